@@ -1,0 +1,100 @@
+"""The trained model: loading, sharding with FSDP2, and scoring response tokens in one forward pass."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from transformers import AutoModelForCausalLM
+
+from actors.messages import TrainSequence
+from actors.token_scores import TokenScores, score_tokens
+
+
+class UnsupportedModel(ValueError):
+    """The model's output head is more than a matrix, so its log-probs cannot be computed in chunks as we do."""
+
+
+class PolicyModel(nn.Module):
+    """A causal language model whose forward pass scores the response tokens of a micro-batch.
+
+    Scoring happens inside `forward`, because FSDP2 gathers the output head's weight only for as long as that runs.
+    """
+
+    def __init__(self, model: nn.Module, temperature: float, chunk_bytes: int) -> None:
+        super().__init__()
+        head = model.get_output_embeddings()  # type: ignore[operator]
+        capped = getattr(model.config, "final_logit_softcapping", None)  # type: ignore[union-attr]
+        if getattr(head, "bias", None) is not None or capped:
+            raise UnsupportedModel(f"{type(model).__name__}: an output head with a bias or a soft cap is not supported")
+        self.model = model
+        self.temperature = temperature
+        self.chunk_tokens = max(1, chunk_bytes // (4 * head.weight.shape[0]))
+
+    @classmethod
+    def load(cls, path: str, temperature: float, chunk_bytes: int) -> "PolicyModel":
+        """Load from a folder or hub name, in float32 whatever the file holds."""
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
+        return cls(model, temperature, chunk_bytes)
+
+    def shard(self, mesh: DeviceMesh, compute_dtype: torch.dtype) -> None:
+        """Shard every decoder layer, then the rest, over the mesh. Weights and reductions stay in float32."""
+        precision = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
+        for layer in self.model.get_decoder().layers:  # type: ignore[operator]
+            fully_shard(layer, mesh=mesh, mp_policy=precision)
+        fully_shard(self, mesh=mesh, mp_policy=precision)
+
+    def forward(
+        self, input_ids: Tensor, positions: Tensor, targets: Tensor, head: Tensor | None = None
+    ) -> TokenScores:
+        """Scores of `targets` [n], each predicted at the flat position [n] of `input_ids` [B, L].
+
+        Padding stands on the right, where causal attention keeps it from every real token, so no mask is needed.
+        `head` [V, H] stands in for the model's own output head.
+        """
+        decoder = self.model.get_decoder()  # type: ignore[operator]
+        hidden = decoder(input_ids=input_ids, use_cache=False).last_hidden_state
+        if head is None:
+            head = self.model.get_output_embeddings().weight  # type: ignore[operator]
+        return score_tokens(hidden.flatten(0, 1)[positions], head, targets, self.temperature, self.chunk_tokens)
+
+    def exported_state(self) -> dict[str, Tensor]:
+        """The state dict under the names of the Hugging Face checkpoint, tied tensors under each of their names."""
+        return dict(self.model.state_dict())
+
+    def tied_names(self) -> tuple[str, str] | None:
+        """Names of the embedding and the output head when they are one tensor."""
+        embedding, head = self.model.get_input_embeddings(), self.model.get_output_embeddings()  # type: ignore[operator]
+        if embedding.weight is not head.weight:
+            return None
+        names = {module: name for name, module in self.model.named_modules()}
+        return f"{names[embedding]}.weight", f"{names[head]}.weight"
+
+    def gathered_head(self) -> Tensor:
+        """A full copy [V, H] of the output head as it is now. Collective."""
+        weight = self.model.get_output_embeddings().weight.detach()  # type: ignore[operator]
+        return (weight.full_tensor() if hasattr(weight, "full_tensor") else weight).clone()
+
+
+class PaddedBatch:
+    """A micro-batch as tensors: right-padded tokens, and where each response token is predicted.
+
+    Example: prompt (5, 6), response (7, 2), padded to length 4: input_ids [[5, 6, 7, 2]], positions [1, 2],
+    targets [7, 2].
+    """
+
+    def __init__(self, sequences: Sequence[TrainSequence], device: torch.device) -> None:
+        tokens = [[*sequence.prompt_ids.tolist(), *sequence.response_ids.tolist()] for sequence in sequences]
+        width = max((len(row) for row in tokens), default=1)
+        padded = torch.zeros(max(1, len(tokens)), width, dtype=torch.long)  # an empty micro-batch: one token, unscored
+        positions: list[int] = []
+        for i, (row, sequence) in enumerate(zip(tokens, sequences, strict=True)):
+            padded[i, : len(row)] = torch.tensor(row)
+            first = i * width + len(sequence.prompt_ids) - 1
+            positions += range(first, first + len(sequence.response_ids))
+        targets = [token for sequence in sequences for token in sequence.response_ids.tolist()]
+        self.input_ids = padded.to(device)  # [B, L]
+        self.positions = torch.tensor(positions, dtype=torch.long, device=device)  # [n]
+        self.targets = torch.tensor(targets, dtype=torch.long, device=device)  # [n]
+        self.lengths = [len(sequence.response_ids) for sequence in sequences]  # [B], sum n

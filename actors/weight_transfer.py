@@ -1,0 +1,268 @@
+"""Weights from the learner ranks to the rollout workers, through vLLM's weight-transfer API.
+
+NCCL and CUDA IPC are vLLM's own. For CPUs this module adds a backend of the same make: rank 0 of the learners
+broadcasts over gloo, the rollout workers load what arrives through vLLM's layer-by-layer reload.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from math import prod
+from typing import Any, ClassVar
+
+import torch
+from torch.distributed import BroadcastOptions, ProcessGroup
+from vllm.distributed.utils import stateless_init_torch_distributed_process_group
+from vllm.distributed.weight_transfer import WeightTransferEngineFactory, WeightTransferTrainerFactory
+from vllm.distributed.weight_transfer.base import (
+    ParamMeta,
+    TrainerInitInfo,
+    TrainerWeightTransferEngine,
+    VLLMWeightSyncClient,
+    WeightSource,
+    WeightTransferEngine,
+    WeightTransferInitInfo,
+    WeightTransferUpdateInfo,
+)
+from vllm.distributed.weight_transfer.clients import RayVLLMWeightSyncClient
+from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
+from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
+from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.utils.network_utils import get_open_port
+
+from actors.sockets import listen
+
+BUCKET_BYTES = 64 * 2**20
+TIMEOUT = timedelta(seconds=300)
+
+
+class StateDictSource(WeightSource):
+    """All tensors of a sharded model's state dict, gathered one by one and cast to the rollout workers' dtype.
+
+    A state dict, not `named_parameters()`: that leaves out a tied output head, and the engine's own copy of the head
+    would keep its old values.
+    """
+
+    def __init__(
+        self, state_dict: Callable[[], dict[str, torch.Tensor]], dtype: torch.dtype, keep: Callable[[str], bool]
+    ) -> None:
+        self._state_dict = state_dict
+        self._dtype = dtype
+        self._keep = keep
+
+    def metadata(self) -> list[ParamMeta]:
+        """Name, wire dtype and full shape of every tensor, without gathering any."""
+        return [ParamMeta(name, self._dtype, tuple(tensor.shape)) for name, tensor in self._kept()]
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, tensor in self._kept():
+            full = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+            yield name, full.to(self._dtype)
+
+    def _kept(self) -> Iterator[tuple[str, torch.Tensor]]:
+        return ((name, tensor) for name, tensor in self._state_dict().items() if self._keep(name))
+
+
+class VersionedClient(RayVLLMWeightSyncClient):
+    """vLLM's Ray client that stamps every finished update with the weight version set beforehand."""
+
+    version = 0
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None:
+        """Finish the update on all rollout workers and tell them its version."""
+        super().finish_weight_update(weight_version or str(self.version))
+
+
+@dataclass
+class GlooInitInfo(WeightTransferInitInfo):
+    """What a rollout worker needs to join the broadcast group."""
+
+    host: str
+    port: int
+    world_size: int
+    rank_offset: int  # of this rollout worker's first process; the sender is rank 0
+
+
+@dataclass
+class GlooUpdateInfo(WeightTransferUpdateInfo):
+    """Names, dtypes and full shapes of the tensors about to be broadcast, in order."""
+
+    names: list[str]
+    dtype_names: list[str]
+    shapes: list[list[int]]
+
+    @staticmethod
+    def of(metadata: Sequence[ParamMeta]) -> "GlooUpdateInfo":
+        """The wire form of a source's metadata."""
+        return GlooUpdateInfo(
+            names=[meta.name for meta in metadata],
+            dtype_names=[str(meta.dtype).removeprefix("torch.") for meta in metadata],
+            shapes=[list(meta.shape) for meta in metadata],
+        )
+
+    def metadata(self) -> list[ParamMeta]:
+        """The metadata this was made of."""
+        fields = zip(self.names, self.dtype_names, self.shapes, strict=True)
+        return [ParamMeta(name, getattr(torch, dtype), tuple(shape)) for name, dtype, shape in fields]
+
+
+def buckets(metadata: Sequence[ParamMeta], limit_bytes: int) -> list[list[ParamMeta]]:
+    """Consecutive tensors of one dtype packed into buckets of at most `limit_bytes` (a larger tensor is alone)."""
+    packed: list[list[ParamMeta]] = []
+    room = 0
+    for meta in metadata:
+        size = prod(meta.shape) * meta.dtype.itemsize
+        if not packed or size > room or meta.dtype != packed[-1][0].dtype:
+            packed.append([])
+            room = limit_bytes
+        packed[-1].append(meta)
+        room -= size
+    return packed
+
+
+class GlooWeightTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
+    """The receiving end, inside vLLM's worker."""
+
+    init_info_cls = GlooInitInfo
+    update_info_cls = GlooUpdateInfo
+    _group: ProcessGroup | None = None
+
+    def init_transfer_engine(self, init_info: GlooInitInfo) -> None:
+        """Join the sender's group."""
+        self._group = _join_group(init_info, rank=init_info.rank_offset + self.parallel_config.rank)
+
+    def start_weight_update(self) -> None:
+        """Open the model for loading, layer by layer."""
+        initialize_layerwise_reload(self.model)
+
+    def update_weights(self, update_info: dict[str, Any]) -> None:
+        """Receive and load; the base class's device synchronisation has no CPU form."""
+        self.receive_weights(self.parse_update_info(update_info))
+
+    def receive_weights(self, update_info: GlooUpdateInfo) -> None:
+        """Receive bucket after bucket and hand its tensors to the model."""
+        assert self._group is not None, "init_transfer_engine comes first"
+        for bucket in buckets(update_info.metadata(), BUCKET_BYTES):
+            sizes = [prod(meta.shape) for meta in bucket]
+            flat = torch.empty(sum(sizes), dtype=bucket[0].dtype)
+            _broadcast(self._group, flat)
+            pieces = zip(bucket, flat.split(sizes), strict=True)
+            self.model.load_weights([(meta.name, piece.view(meta.shape)) for meta, piece in pieces])
+
+    def finish_weight_update(self) -> None:
+        """Close the model again; what was loaded is in force from here on."""
+        finalize_layerwise_reload(self.model, self.model_config)
+
+    def shutdown(self) -> None:
+        """Leave the group."""
+        self._group = None
+
+
+@dataclass
+class GlooTrainerInitInfo(TrainerInitInfo):
+    """What the sender needs to open the group: an address of its own and how many will be in it."""
+
+    backend: ClassVar[str] = "gloo"
+
+    host: str
+    world_size: int  # the sender and all receiving workers
+
+
+class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
+    """The sending end, on every learner rank. Only rank 0 broadcasts; the others take part in the gathering."""
+
+    init_info_cls = GlooTrainerInitInfo
+    _group: ProcessGroup | None = None
+
+    @classmethod
+    def trainer_init(
+        cls, init_info: GlooTrainerInitInfo, *, client: VLLMWeightSyncClient, source: WeightSource | None = None
+    ) -> "GlooTrainerEngine":
+        """Open the group on rank 0 and have the rollout workers join it.
+
+        Raises:
+            ValueError: no source of weights was given.
+        """
+        if source is None:
+            raise ValueError("the gloo weight transfer sends a WeightSource; none was given")
+        engine = cls(client=client, source=source, is_sender=init_info.is_sender)
+        if engine.is_sender:
+            engine._open(init_info)
+        return engine
+
+    def _open(self, init_info: GlooTrainerInitInfo) -> None:
+        listener = listen(init_info.host)
+        port = listener.getsockname()[1]
+        joined = GlooInitInfo(host=init_info.host, port=port, world_size=init_info.world_size, rank_offset=1)
+        with ThreadPoolExecutor(max_workers=1) as side:  # both ends block until all have met
+            answer = side.submit(self.client.init_weight_transfer_engine, asdict(joined))
+            self._group = _join_group(joined, rank=0, listener=listener)
+            answer.result()
+
+    def send_weights(self) -> None:
+        """Send all tensors of the source. Collective over the learner ranks."""
+        assert self.source is not None
+        if not self.is_sender:
+            for _ in self.source:
+                pass
+            return
+        metadata = self.source.metadata()
+        self.client.start_weight_update()
+        side = ThreadPoolExecutor(max_workers=1)
+        try:
+            answer = side.submit(self.client.update_weights, asdict(GlooUpdateInfo.of(metadata)))
+            self._send(metadata)
+            answer.result()
+        finally:
+            side.shutdown(wait=False)  # after a failed broadcast the receivers may hang; never wait for them here
+        self.client.finish_weight_update()
+
+    def _send(self, metadata: Sequence[ParamMeta]) -> None:
+        assert self.source is not None and self._group is not None
+        tensors = iter(self.source)
+        for bucket in buckets(metadata, BUCKET_BYTES):
+            flat = torch.cat([next(tensors)[1].reshape(-1) for _ in bucket])
+            _broadcast(self._group, flat)
+
+
+def _join_group(info: GlooInitInfo, rank: int, listener: Any = None) -> ProcessGroup:
+    return stateless_init_torch_distributed_process_group(
+        info.host, info.port, rank, info.world_size, backend="gloo", listen_socket=listener, timeout=TIMEOUT
+    )
+
+
+def _broadcast(group: ProcessGroup, flat: torch.Tensor) -> None:
+    options = BroadcastOptions()
+    options.rootRank = 0
+    options.rootTensor = 0
+    # As bytes: gloo knows no bfloat16.
+    group.broadcast([flat.view(torch.uint8)], options).wait()
+
+
+def trainer_init_info(backend: str, rank: int, host: str, world_size: int) -> TrainerInitInfo:
+    """What learner rank `rank` needs to open the transfer.
+
+    Args:
+        backend: `gloo`, `nccl` or `ipc`.
+        rank: of the learner; rank 0 is the sender.
+        host: address of the sender's node.
+        world_size: the sender and all receiving engine processes.
+    """
+    match backend:
+        case "gloo":
+            return GlooTrainerInitInfo(host=host, world_size=world_size, rank=rank)
+        case "nccl":
+            return NCCLTrainerInitInfo(
+                master_address=host, master_port=get_open_port(), world_size=world_size, rank=rank
+            )
+        case _:
+            return IPCTrainerInitInfo(packed=True, rank=rank)
+
+
+class WeightTransferExtension:
+    """Named as vLLM's `worker_extension_cls`, so that every worker process imports this module and knows the backend."""
+
+
+WeightTransferEngineFactory.register_engine("gloo", GlooWeightTransferEngine)
+WeightTransferTrainerFactory.register_engine("gloo", GlooTrainerEngine)

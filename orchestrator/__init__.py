@@ -1,0 +1,1 @@
+"""When things happen: one experiment, one arm, one seed, step by step."""

@@ -1,0 +1,36 @@
+"""Group-relative advantages: how much better a response did than the others to the same prompt."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+EPSILON = 1e-6
+AdvantageKind = Literal["grpo", "dr_grpo", "rloo"]
+
+
+def group_advantages(kind: AdvantageKind, rewards: ArrayLike) -> NDArray[np.float64]:
+    """Advantages of the responses to one prompt.
+
+    Args:
+        kind: `grpo`: (reward - mean) / (std + 1e-6), std with ddof 1 (Shao et al. 2024); `dr_grpo`: reward - mean (Liu
+            et al. 2025); `rloo`: reward minus the mean of the others (Ahmadian et al. 2024).
+        rewards: [G], G at least 2.
+
+    Returns:
+        [G], sum zero.
+
+    Example:
+        >>> group_advantages("rloo", [1.0, 0.0, 0.0]).tolist()
+        [1.0, -0.5, -0.5]
+    """
+    scores = np.asarray(rewards, np.float64)
+    centred = scores - scores.mean()
+    match kind:
+        case "grpo":
+            scaled: NDArray[np.float64] = centred / (scores.std(ddof=1) + EPSILON)
+            return scaled
+        case "dr_grpo":
+            return centred
+        case "rloo":
+            return centred * (len(scores) / (len(scores) - 1))

@@ -1,0 +1,128 @@
+"""The commands that concern a single experiment: run, doctor, metrics."""
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.config import DEFAULT_ARM, ExperimentConfig, ExperimentFile
+from orchestrator.config_errors import ConfigError
+from orchestrator.model_files import ModelFiles, find_model
+from orchestrator.run_folder import run_path
+
+if TYPE_CHECKING:
+    from orchestrator.experiment import RunSpec
+    from orchestrator.tracking import Tracker
+
+app = typer.Typer(
+    name="evenkeel",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Reinforcement learning of language models on an even keel: run it in arms, see why it collapses, prove what stops it.",
+)
+console = Console()
+
+FileArgument = Annotated[str, typer.Argument(metavar="E.yaml", help="experiment file")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a value; repeatable")]
+RunsOption = Annotated[Path, typer.Option("--runs", help="folder that holds all runs")]
+RUNS = Path("runs")
+
+
+@app.command(epilog="Example: evenkeel run examples/demo.yaml --arm decay --seed 1 --set steps=20")
+def run(
+    file: FileArgument,
+    arm: Annotated[str, typer.Option(help="arm of the file; 'default' is the file itself")] = DEFAULT_ARM,
+    seed: Annotated[int | None, typer.Option(min=0, help="default: the first of the file's seeds")] = None,
+    overrides: SetOption = None,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Train one arm with one seed; metrics go to runs/<name>/<arm>/seed-<n>/metrics.jsonl and to MLflow."""
+    config = ExperimentFile.read(file, overrides or []).resolve(arm)
+    model = find_model(config, file)
+    from cluster.session import session  # ray, torch and transformers: seconds that --help and bad input need not wait for
+    from orchestrator.experiment import Experiment
+
+    spec = run_spec(config, model, arm, config.seeds[0] if seed is None else seed, runs)
+    with terminated_as_interrupted(), tracking(config, runs) as tracker, session(config.cluster) as ray_session:
+        Experiment(spec, ray_session, console).run(tracker)
+    console.print(f"recorded in {spec.folder}", highlight=False)
+
+
+@app.command(epilog="Example: evenkeel doctor examples/demo.yaml --weights")
+def doctor(
+    file: Annotated[str | None, typer.Argument(metavar="[E.yaml]", help="experiment file")] = None,
+    arm: Annotated[str, typer.Option(help="arm to check")] = DEFAULT_ARM,
+    weights: Annotated[bool, typer.Option("--weights", help="start the workers and test the weight sync")] = False,
+    overrides: SetOption = None,
+) -> None:
+    """Show the environment, the cluster and the bill of materials, and say what will not fit."""
+    if file is None and weights:
+        raise ConfigError("--weights", "", None, "an experiment file whose workers it can start")
+    config = ExperimentFile.read(file, overrides or []).resolve(arm) if file else None
+    model = find_model(config, file) if config and file else None
+    from orchestrator.doctor import examine
+
+    with terminated_as_interrupted():
+        if not examine(config, model, weights=weights, console=console):
+            raise typer.Exit(1)
+
+
+@app.command(epilog="Example: evenkeel metrics rollouts.parquet --json")
+def metrics(
+    rollouts: Annotated[str, typer.Argument(metavar="ROLLOUTS", help=".jsonl or .parquet with train_logprobs and rollout_logprobs")],
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object instead of a table")] = False,
+) -> None:
+    """Training-inference mismatch of recorded log-probs, all keys of docs/method.md section 2."""
+    from orchestrator.recorded import read_mismatch
+
+    measured = read_mismatch(rollouts).metrics()
+    if as_json:
+        print(json.dumps(measured))
+        return
+    table = Table("metric", "value")
+    for key, value in measured.items():
+        table.add_row(key, f"{value:.6g}")
+    console.print(table)
+
+
+def run_spec(config: ExperimentConfig, model: ModelFiles, arm: str, seed: int, runs: Path) -> "RunSpec":
+    """Which run that is, and where it will live."""
+    from orchestrator.experiment import RunSpec
+
+    return RunSpec(config=config, model=model, arm=arm, seed=seed, folder=run_path(runs, config.name, arm, seed))
+
+
+@contextmanager
+def tracking(config: ExperimentConfig, runs: Path) -> "Iterator[Tracker]":
+    """The connection to MLflow: the URI of the file, else a sqlite file beside the runs."""
+    from orchestrator.tracking import Tracker
+
+    runs.mkdir(parents=True, exist_ok=True)
+    uri = config.tracking.uri or f"sqlite:///{(runs / 'mlflow.db').resolve()}"
+    tracker = Tracker(uri, warn=lambda text: console.print(f"warning: {text}", style="yellow", highlight=False))
+    try:
+        yield tracker
+    finally:
+        tracker.close()
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM end the command as Ctrl-C does: workers stopped, what was recorded kept."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,201 @@
+"""The experiment file: its schema, and how arms and `--set` change it before it is checked."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from actors.config import Count, LearnerConfig, ModelConfig, RolloutConfig, Settings
+from actors.lr_policies import SchedulerConfig
+from cluster.config import ClusterConfig
+from orchestrator.config_errors import ConfigError, describe
+from orchestrator.yaml_files import parse_scalar, read_mapping
+
+Tree = dict[str, Any]
+
+DEFAULT_ARM = "default"
+# What belongs to the experiment as a whole; an arm that changed it would not be an arm of the same experiment.
+NOT_IN_ARMS = ("name", "arms", "seeds", "tracking", "cluster")
+
+
+class ArithmeticTaskConfig(Settings):
+    """`task: {kind: arithmetic}`: sums of two numbers, the task of the embedded model."""
+
+    kind: Literal["arithmetic"]
+    digits: Annotated[int, Field(ge=2)] = 3
+
+
+class TrackingConfig(Settings):
+    """The `tracking:` block: where MLflow keeps runs.
+
+    Example:
+        >>> TrackingConfig().uri is None
+        True
+    """
+
+    uri: str | None = Field(None, description="MLflow tracking URI; null is a sqlite file beside the runs")
+    experiment: str | None = Field(None, description="MLflow experiment; null takes the experiment file's name")
+
+
+class ExperimentConfig(Settings):
+    """A whole experiment, or one arm of it when `arms` has been merged in."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    model: ModelConfig
+    task: ArithmeticTaskConfig
+    rollout: RolloutConfig
+    learner: LearnerConfig = LearnerConfig()
+    scheduler: SchedulerConfig
+    steps: Count
+    cluster: ClusterConfig = ClusterConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    arms: dict[str, dict[str, Any]] = {}
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+
+    @model_validator(mode="after")
+    def _group_relative_advantage_needs_a_group(self) -> Self:
+        if self.rollout.group_size < 2:
+            advantage = self.learner.advantage
+            raise _FieldError("rollout.group_size", f"at least 2 responses per prompt for advantage {advantage!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Self:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise _FieldError("seeds", "seeds that differ from each other")
+        return self
+
+
+class _FieldError(ValueError):
+    """A rule over several fields was broken; `field` is the one to change."""
+
+    def __init__(self, field: str, expected: str) -> None:
+        super().__init__(expected)
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentFile:
+    """An experiment file as written, checked together with all of its arms.
+
+    Example:
+        file = ExperimentFile.read("examples/demo.yaml", overrides=["steps=20"])
+        file.arms()                 # ["baseline", "decay"]
+        file.resolve("decay")       # the ExperimentConfig of that arm
+    """
+
+    path: str
+    tree: Tree
+    overrides: tuple[tuple[tuple[str, ...], Any], ...]  # (path, value) of each --set
+
+    @classmethod
+    def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> "ExperimentFile":
+        """Read and check a file and every arm in it.
+
+        Args:
+            path: of a YAML file.
+            overrides: `a.b=value` each; they win over the file and its arms.
+
+        Raises:
+            ConfigError: with file, field, value and what was expected.
+        """
+        file = cls(
+            path=str(path), tree=read_mapping(path), overrides=tuple(_parse_override(text) for text in overrides)
+        )
+        for arm in file.arms() or [DEFAULT_ARM]:
+            file.resolve(arm)
+        return file
+
+    def arms(self) -> list[str]:
+        """Names of the arms, in the file's order; none when the file has no `arms`."""
+        arms = self.tree.get("arms") or {}
+        if not isinstance(arms, Mapping) or not all(isinstance(value, Mapping) for value in arms.values()):
+            raise ConfigError(self.path, "arms", arms, "a mapping from arm names to what they change")
+        return list(arms)
+
+    def resolve(self, arm: str) -> ExperimentConfig:
+        """The experiment with that arm and the overrides merged in; `default` is the file itself.
+
+        Raises:
+            ConfigError: no such arm, or the result is no valid experiment.
+        """
+        changes = self._changes(arm)
+        tree = deepcopy({key: value for key, value in self.tree.items() if key != "arms"})
+        tree = merge(tree, changes)
+        for path, value in self.overrides:
+            _set(tree, path, value)
+        try:
+            return ExperimentConfig.model_validate(tree)
+        except ValidationError as error:
+            origin = f"arms.{arm}." if changes else ""
+            raise describe(error, ExperimentConfig, tree, self.path, self._label(changes, origin)) from None
+
+    def _changes(self, arm: str) -> Tree:
+        arms = self.arms()
+        if arm == DEFAULT_ARM and arm not in arms:
+            return {}
+        if arm not in arms:
+            raise ConfigError(self.path, "arms", arm, f"one of: {', '.join(arms) or 'no arms in this file'}")
+        changes: Tree = self.tree["arms"][arm]
+        for key in changes:
+            if key in NOT_IN_ARMS:
+                raise ConfigError(self.path, f"arms.{arm}.{key}", changes[key], "something an arm may change")
+        return changes
+
+    def _label(self, changes: Tree, origin: str) -> Any:
+        """How to name a field: with the arm or the --set that it came from."""
+
+        def label(path: tuple[str, ...]) -> str:
+            dotted = ".".join(path)
+            if any(path[: len(changed)] == changed for changed, _ in self.overrides):
+                return f"--set {dotted}"
+            node: Any = changes
+            for key in path:
+                if not isinstance(node, Mapping) or key not in node:
+                    return dotted
+                node = node[key]
+            return origin + dotted
+
+        return label
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Tree:
+    """`base` with `changes` laid over it, mapping by mapping; a mapping with another `kind` replaces, it is not merged.
+
+    Example:
+        >>> merge({"scheduler": {"kind": "step", "lr": 1.0}}, {"scheduler": {"kind": "constant", "lr": 2.0}})
+        {'scheduler': {'kind': 'constant', 'lr': 2.0}}
+    """
+    merged = dict(base)
+    for key, value in changes.items():
+        below = merged.get(key)
+        if (
+            isinstance(below, Mapping)
+            and isinstance(value, Mapping)
+            and value.get("kind", below.get("kind")) == below.get("kind")
+        ):
+            merged[key] = merge(below, value)
+        else:
+            merged[key] = deepcopy(value)
+    return merged
+
+
+def _parse_override(text: str) -> tuple[tuple[str, ...], Any]:
+    name, equals, value = text.partition("=")
+    path = tuple(name.strip().split("."))
+    if not equals or not all(path):
+        raise ConfigError("--set", text, None, "KEY=VALUE with a dotted key, such as rollout.group_size=8")
+    return path, parse_scalar(value, source=f"--set {name}")
+
+
+def _set(tree: Tree, path: Sequence[str], value: Any) -> None:
+    node = tree
+    for key in path[:-1]:
+        below = node.setdefault(key, {})
+        if not isinstance(below, dict):
+            raise ConfigError("--set", ".".join(path), value, f"a key below {key!r}, which holds {below!r}")
+        node = below
+    node[path[-1]] = value

@@ -1,0 +1,115 @@
+"""A user's mistake in one line: file, field, value, and what was expected."""
+
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+Label = Callable[[tuple[str, ...]], str]
+
+
+class ConfigError(ValueError):
+    """Something the user wrote cannot be used.
+
+    Example:
+        >>> str(ConfigError("demo.yaml", "rollout.group_size", 1, "at least 2"))
+        'demo.yaml: rollout.group_size: got 1, expected at least 2'
+    """
+
+    def __init__(self, file: str, field: str, value: Any, expected: str) -> None:
+        got = "" if value is None else f"got {_short(value)}, "
+        super().__init__(": ".join(part for part in (file, field, f"{got}expected {expected}") if part))
+        self.file, self.field, self.value, self.expected = file, field, value, expected
+
+
+def describe(
+    error: ValidationError, model: type[BaseModel], tree: Mapping[str, Any], file: str, label: Label
+) -> ConfigError:
+    """The first of pydantic's complaints about `tree`, in our words.
+
+    Args:
+        error: what validating `tree` against `model` raised.
+        model: the schema.
+        tree: the mapping that was validated.
+        file: its name, for the message.
+        label: turns a path of keys into the name the user knows it by.
+    """
+    details = error.errors()[0]
+    cause = details.get("ctx", {}).get("error")
+    path = tuple(cause.field.split(".")) if hasattr(cause, "field") else _path(details["loc"], tree)
+    more = error.error_count() - 1
+    expected = _expected(details, path, model, tree) + (f" (and {more} more)" if more else "")
+    return ConfigError(file, label(path), _value(path, tree), expected)
+
+
+def _path(location: Sequence[int | str], tree: Any) -> tuple[str, ...]:
+    """The keys of a pydantic location, without the `kind` tags it puts in for tagged unions."""
+    path: list[str] = []
+    node = tree
+    for key in location:
+        if isinstance(node, Mapping) and key not in node and node.get("kind") == key:
+            continue
+        path.append(str(key))
+        if isinstance(node, Mapping):
+            node = node.get(key)
+        elif isinstance(node, list) and isinstance(key, int):
+            node = node[key]
+    return tuple(path)
+
+
+def _value(path: Sequence[str], tree: Any) -> Any:
+    node = tree
+    for key in path:
+        if isinstance(node, Mapping):
+            node = node.get(key)
+        elif isinstance(node, list) and key.isdigit():
+            node = node[int(key)]
+        else:
+            return None
+    return node
+
+
+def _expected(details: ErrorDetails, path: tuple[str, ...], model: type[BaseModel], tree: Mapping[str, Any]) -> str:
+    context = details.get("ctx", {})
+    match details["type"]:
+        case "missing":
+            return "a value: it is missing"
+        case "extra_forbidden":
+            known = known_keys(model, path[:-1], tree)
+            close = get_close_matches(path[-1], known, n=1)
+            return "a known key" + (f"; did you mean {close[0]!r}?" if close else f", one of: {', '.join(known)}")
+        case "union_tag_invalid":
+            return f"a kind out of {context['expected_tags']}"
+        case "union_tag_not_found":
+            return "a mapping with a 'kind'"
+        case "value_error":
+            return str(context["error"])
+        case _:
+            return details["msg"].removeprefix("Input should be ")
+
+
+def known_keys(model: type[BaseModel], path: Sequence[str], tree: Any) -> list[str]:
+    """Keys that the schema knows at `path`; where there are several kinds, those of the kind that `tree` names."""
+    current: Any = model
+    node = tree
+    for key in path:
+        node = node.get(key) if isinstance(node, Mapping) else None
+        field = current.model_fields.get(key) if current is not None else None
+        kind = node.get("kind") if isinstance(node, Mapping) else None
+        current = _model_of(field.annotation, kind) if field else None
+    return list(current.model_fields) if current is not None else []
+
+
+def _model_of(annotation: Any, kind: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    options = [option for option in get_args(annotation) if isinstance(option, type) and issubclass(option, BaseModel)]
+    of_kind = [option for option in options if kind in get_args(option.model_fields["kind"].annotation)]
+    return of_kind[0] if of_kind else None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,69 @@
+"""What the folder or hub entry of a model says about it, before anything heavy is loaded."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import hf_hub_download
+
+from orchestrator.config import ExperimentConfig
+from orchestrator.config_errors import ConfigError
+
+EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFiles:
+    """Where a model is and how long its context is.
+
+    Example:
+        ModelFiles(path="orchestrator/demo/model", context_length=512)
+    """
+
+    path: str  # folder or hub name that vLLM and transformers can load
+    context_length: int  # tokens
+
+
+def find_model(config: ExperimentConfig, file: str) -> ModelFiles:
+    """Find the model an experiment names and check the experiment's lengths against it.
+
+    Args:
+        config: one arm of the experiment.
+        file: name of the experiment file, for messages.
+
+    Raises:
+        ConfigError: the model is not there, or its context is too short.
+    """
+    path = embedded_model() if config.model.path == EMBEDDED else config.model.path
+    described = _read_config(path, config.model.path, file)
+    context = described.get("max_position_embeddings")
+    if not isinstance(context, int):
+        raise ConfigError(
+            file, "model.path", config.model.path, "a model whose config.json has max_position_embeddings"
+        )
+    longest = config.rollout.max_response_tokens
+    if longest >= context:
+        raise ConfigError(
+            file, "rollout.max_response_tokens", longest, f"less than the model's context of {context} tokens"
+        )
+    return ModelFiles(path=path, context_length=context)
+
+
+def embedded_model() -> str:
+    """Folder of the tiny model that ships with Evenkeel."""
+    return str(Path(__file__).parent / "demo" / "model")
+
+
+def _read_config(path: str, written: str, file: str) -> dict[str, object]:
+    folder = Path(path).expanduser()
+    try:
+        config = folder / "config.json" if folder.is_dir() else Path(hf_hub_download(path, "config.json"))
+        described = json.loads(config.read_text(encoding="utf-8"))
+    except Exception as error:  # the hub client has a type for every way not to find something; all mean the same here
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(
+            file, "model.path", written, f"'{EMBEDDED}', a model folder or a reachable hub name ({reason})"
+        ) from None
+    if not isinstance(described, dict):
+        raise ConfigError(file, "model.path", written, "a config.json that holds a mapping")
+    return described

@@ -1,0 +1,74 @@
+"""YAML as people write it: duplicate keys are errors, and 1e-6 is a number."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orchestrator.config_errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loading with YAML 1.2's floats and without silently lost keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?$|^[-+]?[0-9]+[eE][-+]?[0-9]+$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, or holds no mapping.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(str(path), "", None, f"a readable file ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), "", None, f"UTF-8 text ({error.reason} at byte {error.start})") from None
+    tree = _load(text, str(path))
+    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
+        raise ConfigError(str(path), "", tree, "a mapping with text keys at the top level")
+    return tree
+
+
+def parse_scalar(text: str, source: str) -> Any:
+    """One value as it would stand behind a key in a YAML file."""
+    return _load(text, source)
+
+
+def dump(tree: Any) -> str:
+    """YAML text with the keys in their own order."""
+    return str(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+
+
+def _load(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{source}:{mark.line + 1}" if mark else source
+        raise ConfigError(where, "", None, f"YAML ({getattr(error, 'problem', error)})") from None

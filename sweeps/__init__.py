@@ -1,0 +1,1 @@
+"""Which experiments run: comparisons of arms and seeds, and the whole command line."""

@@ -1,0 +1,5 @@
+"""`python -m sweeps ...` is the `evenkeel` command where nothing is installed but the dependencies."""
+
+from sweeps.cli import main
+
+main()

@@ -1,0 +1,59 @@
+"""The whole `evenkeel` command: the orchestrator's commands and those that concern several runs."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli import FileArgument, RunsOption, SetOption, RUNS, app, console, terminated_as_interrupted, tracking
+from orchestrator.config import ExperimentFile
+from orchestrator.config_errors import ConfigError
+from orchestrator.failures import known_failures
+from orchestrator.model_files import find_model
+
+DEMO = Path(__file__).parents[1] / "examples" / "demo.yaml"
+USER_MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
+
+
+@app.command(epilog="Example: evenkeel compare examples/demo.yaml --set steps=20")
+def compare(file: FileArgument, overrides: SetOption = None, runs: RunsOption = RUNS) -> None:
+    """Run all arms with all seeds, under one MLflow parent; then a table and a figure."""
+    experiment = ExperimentFile.read(file, overrides or [])
+    arms = {arm: experiment.resolve(arm) for arm in experiment.arms()}
+    if not arms:
+        raise ConfigError(file, "arms", None, "at least one arm to compare; this file has none")
+    models = {arm: find_model(config, file) for arm, config in arms.items()}
+    from cluster.session import session
+    from sweeps.compare import Comparison
+
+    first = next(iter(arms.values()))
+    with terminated_as_interrupted(), tracking(first, runs) as tracker, session(first.cluster) as ray_session:
+        Comparison(arms, models, runs, console).run(tracker, ray_session)
+
+
+@app.command(epilog="Example: evenkeel demo")
+def demo(overrides: SetOption = None, runs: RunsOption = RUNS) -> None:
+    """Train the embedded model in two arms, constant and decaying learning rate: no network, no GPU."""
+    compare(str(DEMO), overrides, runs)
+
+
+def main() -> None:
+    """Run the command line and turn what is known to go wrong into one line and an exit code."""
+    try:
+        app()
+    except ConfigError as error:
+        _fail(str(error), USER_MISTAKE)
+    except KeyboardInterrupt:
+        _fail("interrupted; what was recorded is kept", INTERRUPTED)
+    except known_failures() as error:
+        _fail(str(error), FAILURE)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"evenkeel: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""A comparison: every arm with every seed, one after the other, then the table and the figure."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from cluster.session import Session
+from orchestrator.config import ExperimentConfig
+from orchestrator.experiment import Experiment, RunSpec
+from orchestrator.model_files import ModelFiles
+from orchestrator.run_folder import run_path
+from orchestrator.tracking import TrackedRun, Tracker, version_tags
+from sweeps.figure import draw
+from sweeps.summary import Curves, summary_table
+
+FIGURE = "comparison.png"
+
+
+class Comparison:
+    """All arms x seeds of one experiment.
+
+        Comparison(arms, models, Path("runs"), console).run(tracker, session)
+    """
+
+    def __init__(
+        self, arms: Mapping[str, ExperimentConfig], models: Mapping[str, ModelFiles], runs: Path, console: Console
+    ) -> None:
+        """Define the comparison; nothing runs yet.
+
+        Args:
+            arms: resolved config of each arm; name and seeds are the same in all.
+            models: where each arm's model is.
+            runs: folder that holds all runs.
+            console: for progress and the table.
+        """
+        self._arms = arms
+        self._models = models
+        self._runs = runs
+        self._console = console
+        self._config = next(iter(arms.values()))
+
+    def run(self, tracker: Tracker, session: Session) -> None:
+        """Run everything. An interruption or a failure still leaves the table and figure of what was recorded."""
+        parent = self._track(tracker)
+        status = "FAILED"
+        started: list[RunSpec] = []
+        try:
+            for spec in self._specs():
+                started.append(spec)
+                Experiment(spec, session, self._console).run(tracker, parent)
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            self._conclude(started, parent)
+            parent.end(status)
+
+    def _specs(self) -> list[RunSpec]:
+        return [
+            RunSpec(config=config, model=self._models[arm], arm=arm, seed=seed, folder=self._folder(arm, seed))
+            for seed in self._config.seeds
+            for arm, config in self._arms.items()
+        ]
+
+    def _folder(self, arm: str, seed: int) -> Path:
+        return run_path(self._runs, self._config.name, arm, seed)
+
+    def _conclude(self, started: list[RunSpec], parent: TrackedRun) -> None:
+        curves = [Curves.read(spec.folder, spec.arm, spec.seed) for spec in started]
+        curves = [curve for curve in curves if len(curve.steps)]
+        if not curves:
+            return
+        figure = self._runs / self._config.name / FIGURE
+        draw(curves, figure, title=self._config.name)
+        parent.log_artifact(figure)
+        self._console.print(summary_table(curves))
+        self._console.print(f"figure: {figure}", highlight=False)
+
+    def _track(self, tracker: Tracker) -> TrackedRun:
+        return TrackedRun(
+            tracker,
+            experiment=self._config.tracking.experiment or self._config.name,
+            name=f"{self._config.name} comparison",
+            tags={"arms": ", ".join(self._arms), "seeds": ", ".join(map(str, self._config.seeds)), **version_tags()},
+            params={arm: config.model_dump(mode="json", include={"scheduler"}) for arm, config in self._arms.items()},
+        )
