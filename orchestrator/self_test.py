@@ -119,11 +119,13 @@ class SelfTest:
         fresh = self._answers(self._fresh)[worst]
         if self._difference(fresh) <= limit:
             return WeightSyncError("the prefix cache", f"{name} goes on using KV of old weights; {seen}")
-        groups = weight_groups(self._learners.first(Learner.tensor_names))
-        by_part = {part: self._difference(fresh, stale=names) for part, names in groups.items()}
-        part = min(by_part, key=lambda key: by_part[key])
-        if by_part[part] <= limit:
-            return WeightSyncError(f"the {part}", f"{_listed(groups[part])} did not arrive at {name}; {seen}")
+        names = self._learners.first(Learner.tensor_names)
+        # A whole part first, as when a source leaves it out; then each tensor alone. Without a further sync: the stale
+        # tensors are those whose old values let the learners explain what the engine computed.
+        for candidates in list(weight_groups(names).values()), [[tensor] for tensor in names]:
+            found = min(candidates, key=lambda stale: self._difference(fresh, stale))
+            if self._difference(fresh, found) <= limit:
+                return WeightSyncError(part_of(found[0]), f"{_listed(found)} did not arrive at {name}; {seen}")
         return WeightSyncError("more than one part of the model", f"did not arrive at {name}; {seen}")
 
 

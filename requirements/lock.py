@@ -23,10 +23,12 @@ HEADER = """\
 
 
 def resolve(requirements: Path) -> list[dict[str, Any]]:
-    """Return the `install` entries of pip's report for one .in file; CalledProcessError when it cannot be resolved."""
+    """Return the `install` entries of pip's report for one .in file; ends the program when it cannot be resolved."""
     pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--only-binary", ":all:"]
     # The report goes to standard output; errors, all that -qq lets through, to standard error, where they are seen.
-    done = subprocess.run([*pip, "-qq", "--report", "-", "-r", str(requirements)], check=True, stdout=subprocess.PIPE)
+    done = subprocess.run([*pip, "-qq", "--report", "-", "-r", str(requirements)], check=False, stdout=subprocess.PIPE)
+    if done.returncode:
+        sys.exit(f"requirements/{requirements.name}: pip found no set of versions that fits; the locks are unchanged")
     entries: list[dict[str, Any]] = json.loads(done.stdout)["install"]
     return entries
 
@@ -43,14 +45,15 @@ def canonical(name: str) -> str:
 
 
 def main() -> None:
-    """Write both locks, or neither when one of them cannot be resolved."""
+    """Write both locks, or neither when one of them cannot be resolved; a lock that stays the same is not touched."""
     locks = {}
     for accelerator, unwanted in UNWANTED.items():
         print(f"resolving requirements/{accelerator}.in", flush=True)
         lines = pins(resolve(HERE / f"{accelerator}.in"), unwanted)
         locks[HERE / f"{accelerator}.txt"] = HEADER.format(accelerator=accelerator) + "\n".join(lines) + "\n"
     for path, text in locks.items():
-        path.write_text(text)
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)  # and the Makefile sets the environment up again
 
 
 if __name__ == "__main__":

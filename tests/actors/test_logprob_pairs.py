@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from actors import logprob_pairs
 from actors.logprob_pairs import LogprobPairs, NonFiniteLogprob
@@ -28,7 +29,7 @@ def test_blocks_hold_whole_sequences_in_order_and_leave_out_the_empty_ones(monke
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_every_float_type_becomes_float64(dtype: type) -> None:
-    column = np.array([-0.5, -1.5, -0.25], dtype=dtype)
+    column: NDArray[np.floating] = np.array([-0.5, -1.5, -0.25], dtype=dtype)
     (block,) = LogprobPairs(column, column, [1, 2]).blocks()
     assert block.train.dtype == block.rollout.dtype == np.float64
     assert block.train.tolist() == [-0.5, -1.5, -0.25]
