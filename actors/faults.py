@@ -27,7 +27,7 @@ class Faults:
             ValueError: a part is no known fault.
 
         Example:
-            >>> Faults.parse("drop tensor model.layers.1.*; keep prefix cache").drops("model.layers.1.mlp.up_proj.weight")
+            >>> Faults.parse("drop tensor model.layers.1.*; keep prefix cache").drops("model.layers.1.mlp.up.weight")
             True
         """
         dropped: list[str] = []

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh
 
 from actors.config import LearnerConfig
 from actors.faults import Faults
@@ -19,7 +18,6 @@ from actors.losses import policy_gradient_loss, token_divisors
 from actors.messages import FloatArray, GradientReport, LearnerShard, StepDecision, TrainSequence
 from actors.perturbation import Perturbation
 from actors.policy_model import PaddedBatch, PolicyModel
-from actors.rollout_worker import IncompleteUpdate
 from actors.sockets import listen
 from actors.statistics import MismatchSums
 
@@ -143,25 +141,17 @@ class Learner:
 
     def connect(self, host: str, rollout_workers: Sequence[Any]) -> None:
         """Open the weight transfer to the rollout workers' actors; rank 0 sends, and listens at its address `host`."""
-        # vLLM takes seconds to import; the driver, which ships this class, never needs it.
-        from vllm.distributed.weight_transfer import WeightTransferTrainerFactory
-
-        from actors.weight_transfer import StateDictSource, VersionedClient, trainer_init_info
+        # vLLM takes seconds to import, and the driver, which ships this class, never needs it.
+        from actors.weight_publisher import StateDictSource, WeightPublisher  # noqa: PLC0415
 
         spec = self._spec
-        dtype = getattr(torch, spec.wire_dtype)
-        source = StateDictSource(self._model.exported_state, dtype, keep=lambda name: not spec.faults.drops(name))
-        self._client = VersionedClient(list(rollout_workers))
-        info = trainer_init_info(spec.transfer, spec.rank, host, 1 + len(rollout_workers))
-        self._transfer = WeightTransferTrainerFactory.trainer_init(info, client=self._client, source=source)
+        wire_dtype = getattr(torch, spec.wire_dtype)
+        source = StateDictSource(self._model.exported_state, wire_dtype, keep=lambda name: not spec.faults.drops(name))
+        self._publisher = WeightPublisher(spec.transfer, spec.rank, host, rollout_workers, source)
 
     def publish(self, version: int) -> None:
-        """Send all weights to the rollout workers, who load them and drop their prefix cache."""
-        self._client.version = version
-        try:
-            self._transfer.send_weights()
-        except IncompleteUpdate as error:  # raised by a rollout worker and wrapped on its way here
-            raise IncompleteUpdate(error.layer, error.absent) from None
+        """Send all weights to the rollout workers, who load them and drop their prefix cache. Errors as there."""
+        self._publisher.publish(version)
 
     def perturb(self, seed: int) -> None:
         """Change every weight strongly, for the weight-sync self-test; `restore` takes it back bit for bit."""

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 
-
 def token_divisors(
     kind: str, lengths: Sequence[int], num_tokens: int, num_sequences: int, max_response_tokens: int
 ) -> list[float]:

@@ -45,9 +45,7 @@ class PolicyModel(nn.Module):
             fully_shard(layer, mesh=mesh, mp_policy=precision)
         fully_shard(self, mesh=mesh, mp_policy=precision)
 
-    def forward(
-        self, input_ids: Tensor, positions: Tensor, targets: Tensor, head: Tensor | None = None
-    ) -> TokenScores:
+    def forward(self, input_ids: Tensor, positions: Tensor, targets: Tensor, head: Tensor | None = None) -> TokenScores:
         """Scores of `targets` [n], each predicted at the flat position [n] of `input_ids` [B, L].
 
         Padding stands on the right, where causal attention keeps it from every real token, so no mask is needed.

@@ -1,7 +1,7 @@
 """One vLLM engine in its own process: samples responses and loads the weights the learners send."""
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,71 +52,37 @@ class RolloutWorker:
 
     def __init__(self, spec: EngineSpec) -> None:
         self._spec = spec
+        self._vllm: Any = None  # the module actors.engine, once it may be imported
         self._engine: Any = None
+        self._merged_parts: dict[str, list[str]] = {}
         self._arrived: list[str] = []
         self._weight_version = 0
 
     def start(self) -> int:
         """Load the model and warm the engine up; returns the size of a KV-cache block in tokens."""
-        # vLLM takes seconds to import and must see the environment of this actor; the driver, which ships this class,
-        # never needs it.
-        from vllm import LLM
-        from vllm.config import WeightTransferConfig
+        # vLLM takes seconds to import and must see this actor's environment; the driver, which ships this class, never
+        # needs it.
+        from actors import engine  # noqa: PLC0415
 
-        spec, config = self._spec, self._spec.config
-        on_gpu = {"gpu_memory_utilization": config.gpu_memory_utilization} if config.device == "cuda" else {}
-        self._engine = LLM(
-            spec.model,
-            dtype=config.dtype,
-            enforce_eager=config.device == "cpu",
-            max_model_len=spec.max_model_len,
-            max_num_seqs=config.max_concurrent,
-            logprobs_mode="processed_logprobs",
-            weight_transfer_config=WeightTransferConfig(backend=spec.transfer),
-            worker_extension_cls="actors.weight_transfer.WeightTransferExtension",
-            disable_log_stats=True,
-            **on_gpu,
-        )
+        spec = self._spec
+        self._vllm = engine
+        self._engine = engine.build_engine(spec.model, spec.config, spec.max_model_len, spec.transfer)
+        self._merged_parts = engine.merged_parts(self._engine)
         self.generate([SampleRequest(prompt_ids=np.zeros(4, np.int32), seeds=(0,))], max_tokens=2)
         block_size: int = self._engine.llm_engine.vllm_config.cache_config.block_size
         return block_size
 
-    def generate(
-        self, requests: Sequence[SampleRequest], max_tokens: int | None = None
-    ) -> list[tuple[Response, ...]]:
+    def generate(self, requests: Sequence[SampleRequest], max_tokens: int | None = None) -> list[tuple[Response, ...]]:
         """Sample one response per seed of each request; responses in the order of the requests and their seeds."""
-        prompts, params = [], []
-        for request in requests:
-            tokens = {"prompt_token_ids": request.prompt_ids.tolist()}
-            for seed in request.seeds:
-                prompts.append(tokens)
-                params.append(self._sampling(seed, max_tokens or self._spec.config.max_response_tokens))
-        outputs = iter(self._engine.generate(prompts, params, use_tqdm=False)) if prompts else iter(())
-        return [tuple(self._response(next(outputs)) for _ in request.seeds) for request in requests]
-
-    def _sampling(self, seed: int, max_tokens: int) -> Any:
-        from vllm import SamplingParams
-
-        return SamplingParams(
-            temperature=self._spec.config.temperature,
-            max_tokens=max_tokens,
-            seed=seed,
-            logprobs=0,
-            flat_logprobs=True,
-            detokenize=False,
+        config = self._spec.config
+        limit = max_tokens or config.max_response_tokens
+        sampled: list[tuple[Response, ...]] = self._vllm.sample(
+            self._engine, requests, config.temperature, limit, self._weight_version
         )
-
-    def _response(self, output: Any) -> Response:
-        completion = output.outputs[0]
-        return Response(
-            token_ids=np.asarray(completion.token_ids, np.int32),
-            logprobs=np.asarray(completion.logprobs.logprobs, np.float32),
-            finished=completion.finish_reason == "stop",
-            weight_version=self._weight_version,
-        )
+        return sampled
 
     def init_weight_transfer_engine(self, request: Any) -> None:
-        """Join the learners' transfer group. Every rollout worker gets the same request and finds its own rank in it."""
+        """Join the learners' transfer group. All rollout workers get the same request; each finds its own rank."""
         info = dict(request.init_info)
         if "rank_offset" in info:
             info["rank_offset"] += self._spec.index
@@ -139,7 +105,7 @@ class RolloutWorker:
             IncompleteUpdate: parts of a merged layer are missing; the engine would compute with raw memory there.
             PrefixCacheKept: the prefix cache still holds KV of the old weights.
         """
-        _check_merged_layers(self._arrived, self._merged_parts())
+        _check_merged_layers(self._arrived, self._merged_parts)
         self._engine.finish_weight_update()
         if not self._spec.faults.keep_prefix_cache and not self._engine.reset_prefix_cache():
             raise PrefixCacheKept("vLLM did not reset its prefix cache after a weight update; requests are running")
@@ -154,23 +120,14 @@ class RolloutWorker:
         self._engine = None
         gc.collect()
 
-    def _merged_parts(self) -> dict[str, list[str]]:
-        found: list[dict[str, list[str]]] = self._engine.apply_model(_packed_modules)
-        return found[0]
 
-
-def _packed_modules(model: Any) -> dict[str, list[str]]:
-    return dict(getattr(model, "packed_modules_mapping", {}))
-
-
-def _check_merged_layers(arrived: Sequence[str], merged: dict[str, list[str]]) -> None:
+def _check_merged_layers(arrived: Sequence[str], merged: Mapping[str, Sequence[str]]) -> None:
     """Of the parts that vLLM merges into one layer (q, k, v; gate, up) all must have come, or none."""
     names = set(arrived)
     for parts in merged.values():
         for name in arrived:
-            for part in parts:
-                if f".{part}." in name:
-                    expected = [name.replace(f".{part}.", f".{other}.") for other in parts]
-                    absent = [other for other in expected if other not in names]
-                    if absent:
-                        raise IncompleteUpdate(name.split(f".{part}.")[0], absent)
+            for part in (part for part in parts if f".{part}." in name):
+                expected = [name.replace(f".{part}.", f".{other}.") for other in parts]
+                absent = [other for other in expected if other not in names]
+                if absent:
+                    raise IncompleteUpdate(name.split(f".{part}.")[0], absent)

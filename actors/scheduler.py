@@ -13,8 +13,8 @@ NORM_SMOOTHING = 0.05
 class Scheduler:
     """One per run. The policy decides; this class only hands it the exactly merged metrics of the step.
 
-        order = scheduler.decide(step, reports, {"response/length_mean": 31.5})
-        learners.broadcast(Learner.apply, order)
+    order = scheduler.decide(step, reports, {"response/length_mean": 31.5})
+    learners.broadcast(Learner.apply, order)
     """
 
     def __init__(self, policy: LrPolicy, grad_clip: float) -> None:

@@ -31,7 +31,7 @@ class _ChunkedScores(torch.autograd.Function):
     """d logp / d logits = onehot(target) - softmax, so backward needs nothing but the inputs and the normalisers."""
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0913, PLR0917 - autograd passes its inputs by position
         ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, chunk_tokens: int
     ) -> tuple[Tensor, Tensor]:
         logprobs, entropy, normalisers = (hidden.new_empty(len(targets), dtype=torch.float32) for _ in range(3))

@@ -28,10 +28,10 @@ class WorkerLost(RuntimeError):
 class Pool(Generic[W]):
     """The workers of one role. Methods are passed unbound, so that calls are checked like any other:
 
-        learners = Pool(Learner, slots, [(spec,) for spec in specs], env={"OMP_NUM_THREADS": "2"}, timeout_s=600)
-        reports = learners.scatter(Learner.compute_gradients, shards)
-        learners.broadcast(Learner.apply, decision)
-        learners.close()
+    learners = Pool(Learner, slots, [(spec,) for spec in specs], env={"OMP_NUM_THREADS": "2"}, timeout_s=600)
+    reports = learners.scatter(Learner.compute_gradients, shards)
+    learners.broadcast(Learner.apply, decision)
+    learners.close()
     """
 
     def __init__(
@@ -69,9 +69,7 @@ class Pool(Generic[W]):
         """
         return self.begin(method, *args, **kwargs)()
 
-    def begin(
-        self, method: Callable[Concatenate[W, P], R], *args: P.args, **kwargs: P.kwargs
-    ) -> Callable[[], list[R]]:
+    def begin(self, method: Callable[Concatenate[W, P], R], *args: P.args, **kwargs: P.kwargs) -> Callable[[], list[R]]:
         """Like `broadcast`, but returns at once; calling what it returns waits for the results."""
         name = method.__name__
         calls = [getattr(handle, name).remote(*args, **kwargs) for handle in self.handles]

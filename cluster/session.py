@@ -12,6 +12,7 @@ from ray._private import ray_constants
 
 from cluster.config import ClusterConfig
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """A live connection to Ray.
@@ -28,8 +29,8 @@ class Session:
 def session(config: ClusterConfig) -> Iterator[Session]:
     """Join the cluster at `config.address` (or RAY_ADDRESS), else start a private Ray; shut down on the way out.
 
-    Token authentication is on in both cases (see `cluster/__init__.py`). A private Ray gets a fresh token and binds to loopback only; a cluster's
-    token comes from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or Ray's default token file.
+    Token authentication is on in both cases (see `cluster/__init__.py`). A private Ray gets a fresh token and binds to
+    loopback only; a cluster's token comes from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or Ray's default token file.
 
     Raises:
         ConnectionError: the named cluster cannot be joined.

@@ -26,7 +26,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Reinforcement learning of language models on an even keel: run it in arms, see why it collapses, prove what stops it.",
+    help="Keeps reinforcement learning of language models on an even keel: runs it in arms, measures why it collapses.",
 )
 console = Console()
 
@@ -47,7 +47,9 @@ def run(
     """Train one arm with one seed; metrics go to runs/<name>/<arm>/seed-<n>/metrics.jsonl and to MLflow."""
     config = ExperimentFile.read(file, overrides or []).resolve(arm)
     model = find_model(config, file)
-    from cluster.session import session  # ray, torch and transformers: seconds that --help and bad input need not wait for
+    from cluster.session import (
+        session,  # ray, torch and transformers: seconds that --help and bad input need not wait for
+    )
     from orchestrator.experiment import Experiment
 
     spec = run_spec(config, model, arm, config.seeds[0] if seed is None else seed, runs)
@@ -77,7 +79,9 @@ def doctor(
 
 @app.command(epilog="Example: evenkeel metrics rollouts.parquet --json")
 def metrics(
-    rollouts: Annotated[str, typer.Argument(metavar="ROLLOUTS", help=".jsonl or .parquet with train_logprobs and rollout_logprobs")],
+    rollouts: Annotated[
+        str, typer.Argument(metavar="ROLLOUTS", help=".jsonl or .parquet with train_logprobs and rollout_logprobs")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object instead of a table")] = False,
 ) -> None:
     """Training-inference mismatch of recorded log-probs, all keys of docs/method.md section 2."""

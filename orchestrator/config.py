@@ -17,6 +17,7 @@ from orchestrator.yaml_files import parse_scalar, read_mapping
 Tree = dict[str, Any]
 
 DEFAULT_ARM = "default"
+SMALLEST_GROUP = 2  # responses that can be better or worse than each other
 # What belongs to the experiment as a whole; an arm that changed it would not be an arm of the same experiment.
 NOT_IN_ARMS = ("name", "arms", "seeds", "tracking", "cluster")
 
@@ -52,12 +53,12 @@ class ExperimentConfig(Settings):
     steps: Count
     cluster: ClusterConfig = ClusterConfig()
     tracking: TrackingConfig = TrackingConfig()
-    arms: dict[str, dict[str, Any]] = {}
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [0], min_length=1)
 
     @model_validator(mode="after")
     def _group_relative_advantage_needs_a_group(self) -> Self:
-        if self.rollout.group_size < 2:
+        if self.rollout.group_size < SMALLEST_GROUP:
             advantage = self.learner.advantage
             raise _FieldError("rollout.group_size", f"at least 2 responses per prompt for advantage {advantage!r}")
         return self

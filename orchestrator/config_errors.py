@@ -7,6 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+LONGEST_VALUE = 80  # characters of a value that a message shows
 Label = Callable[[tuple[str, ...]], str]
 
 
@@ -112,4 +113,4 @@ def _model_of(annotation: Any, kind: Any) -> type[BaseModel] | None:
 
 def _short(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."

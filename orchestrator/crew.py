@@ -142,5 +142,10 @@ def _common_env(workers: int, session: Session) -> dict[str, str]:
     # The phases of a step take turns: the workers of one role share the machine, those of another then wait.
     threads = max(1, (os.cpu_count() or 1) // workers) if session.local else 1
     # Passive: on cores that others need, threads that spin at every barrier cost ten times what sleeping ones do.
-    env = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", "VLLM_LOGGING_LEVEL": "WARNING"}
+    env = {
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+    }
     return {**env, "GLOO_SOCKET_IFNAME": "lo"} if session.local else env

@@ -25,7 +25,7 @@ from orchestrator.run_folder import RunFolder
 from orchestrator.sampling import Sampler
 from orchestrator.self_test import SelfTest, SelfTestReport
 from orchestrator.tasks import ArithmeticTask
-from orchestrator.tracking import TrackedRun, Tracker, version_tags
+from orchestrator.tracking import RunCard, TrackedRun, Tracker, version_tags
 
 PROBE_TEXT_TOKENS = 1024
 
@@ -82,7 +82,10 @@ class Experiment:
         """
         spec = self._spec
         title = f"{spec.arm} seed {spec.seed}"
-        with RunFolder.create(spec.folder, spec.config) as folder, Progress(self._console, title, spec.config.steps) as progress:
+        with (
+            RunFolder.create(spec.folder, spec.config) as folder,
+            Progress(self._console, title, spec.config.steps) as progress,
+        ):
             tracked = self._track(tracker, parent)
             status = "FAILED"
             try:
@@ -99,7 +102,9 @@ class Experiment:
         progress.say("starting workers")
         with crew(spec.config, spec.model, self._session, faults_from_environment()) as workers:
             report = self.self_test(workers)
-            verdict = f"weights arrive: difference {report.perturbed:.2g} (floor {report.floor:.2g}), {report.syncs} syncs"
+            verdict = (
+                f"weights arrive: difference {report.perturbed:.2g} (floor {report.floor:.2g}), {report.syncs} syncs"
+            )
             progress.say(verdict)
             folder.log.info("self-test passed: %s", report)
 
@@ -154,14 +159,13 @@ class Experiment:
 
     def _track(self, tracker: Tracker, parent: TrackedRun | None) -> TrackedRun:
         spec = self._spec
-        return TrackedRun(
-            tracker,
+        card = RunCard(
             experiment=spec.config.tracking.experiment or spec.config.name,
             name=f"{spec.config.name}/{spec.arm}/seed-{spec.seed}",
             tags={"arm": spec.arm, "seed": str(spec.seed), "folder": str(spec.folder), **version_tags()},
             params=spec.config.model_dump(mode="json", exclude={"arms", "seeds", "tracking"}),
-            parent=parent,
         )
+        return TrackedRun(tracker, card, parent)
 
 
 def generate(rollouts: Pool[RolloutWorker], requests: Sequence[SampleRequest]) -> list[tuple[Response, ...]]:

@@ -24,8 +24,8 @@ COLUMNS = {  # heading: metric, format
 class Progress:
     """Shows the steps of one run.
 
-        with Progress(console, "decay seed 0", steps=90) as progress:
-            progress.show(record)
+    with Progress(console, "decay seed 0", steps=90) as progress:
+        progress.show(record)
     """
 
     def __init__(self, console: Console, title: str, steps: int) -> None:
@@ -40,7 +40,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
-        self._console.print(f"{self._title}: {text}", highlight=False, markup=False)
+        self._console.print(f"{self._title}: {text}", highlight=False, markup=False, soft_wrap=True)
 
     def show(self, record: StepRecord) -> None:
         """Show a step that has just ended, and whatever happened in it."""

@@ -100,7 +100,9 @@ def _parquet_rows(path: str) -> Iterator[Row]:
         if column not in file.schema_arrow.names:
             raise ConfigError(path, column, None, f"a list column; the columns are {file.schema_arrow.names}")
         kind = file.schema_arrow.field(column).type
-        if not pa.types.is_list(kind) and not pa.types.is_large_list(kind) or not pa.types.is_floating(kind.value_type):
+        if (not pa.types.is_list(kind) and not pa.types.is_large_list(kind)) or not pa.types.is_floating(
+            kind.value_type
+        ):
             raise ConfigError(path, column, str(kind), "a list column of floating-point numbers")
     row = 0
     for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=list(COLUMNS)):

@@ -21,8 +21,8 @@ def run_path(root: Path, name: str, arm: str, seed: int) -> Path:
 class RunFolder:
     """Writes a run's files; the metrics reach the disk's file system line by line, as the steps end.
 
-        with RunFolder.create(path, config) as folder:
-            folder.write_step(0, {"reward/mean": 0.5})
+    with RunFolder.create(path, config) as folder:
+        folder.write_step(0, {"reward/mean": 0.5})
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The weight-sync self-test: before a run begins, proof that weights sent by the learners are the weights that sample."""
+"""The weight-sync self-test: before a run begins, proof that the weights the learners send are those that sample."""
 
 import re
 from collections.abc import Sequence

@@ -2,11 +2,17 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from orchestrator.cli import FileArgument, RunsOption, SetOption, RUNS, app, console, terminated_as_interrupted, tracking
+from orchestrator.cli import (
+    RUNS,
+    FileArgument,
+    RunsOption,
+    SetOption,
+    app,
+    console,
+    terminated_as_interrupted,
+    tracking,
+)
 from orchestrator.config import ExperimentFile
 from orchestrator.config_errors import ConfigError
 from orchestrator.failures import known_failures

@@ -10,7 +10,7 @@ from orchestrator.config import ExperimentConfig
 from orchestrator.experiment import Experiment, RunSpec
 from orchestrator.model_files import ModelFiles
 from orchestrator.run_folder import run_path
-from orchestrator.tracking import TrackedRun, Tracker, version_tags
+from orchestrator.tracking import RunCard, TrackedRun, Tracker, version_tags
 from sweeps.figure import draw
 from sweeps.summary import Curves, summary_table
 
@@ -20,7 +20,7 @@ FIGURE = "comparison.png"
 class Comparison:
     """All arms x seeds of one experiment.
 
-        Comparison(arms, models, Path("runs"), console).run(tracker, session)
+    Comparison(arms, models, Path("runs"), console).run(tracker, session)
     """
 
     def __init__(
@@ -79,10 +79,11 @@ class Comparison:
         self._console.print(f"figure: {figure}", highlight=False)
 
     def _track(self, tracker: Tracker) -> TrackedRun:
-        return TrackedRun(
-            tracker,
+        schedulers = {arm: config.model_dump(mode="json", include={"scheduler"}) for arm, config in self._arms.items()}
+        card = RunCard(
             experiment=self._config.tracking.experiment or self._config.name,
             name=f"{self._config.name} comparison",
             tags={"arms": ", ".join(self._arms), "seeds": ", ".join(map(str, self._config.seeds)), **version_tags()},
-            params={arm: config.model_dump(mode="json", include={"scheduler"}) for arm, config in self._arms.items()},
+            params=schedulers,
         )
+        return TrackedRun(tracker, card)

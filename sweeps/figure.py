@@ -21,7 +21,7 @@ SMOOTHING = 0.3
 
 
 def draw(curves: Sequence[Curves], path: Path, title: str) -> None:
-    """Write a PNG with four panels; a thin line per run as measured, a bold one smoothed (EMA 0.3), a colour per arm."""
+    """Write a PNG with four panels; thin lines as measured, bold ones smoothed (EMA 0.3), a colour per arm."""
     figure = Figure(figsize=(13, 8), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)

@@ -1,7 +1,7 @@
 """The curves of a recorded run, and the table that sets arms side by side."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from orchestrator.run_folder import METRICS, read_metrics
 
 WINDOW = 5  # steps in the means of the table
 EVENT = "scheduler/event/"
+MISMATCH = "mismatch/log_ppl_abs_diff"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,35 +56,40 @@ def window_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def summary_table(curves: Sequence[Curves]) -> Table:
-    """One row per arm: means over its seeds of 5-step means, and what happened to the learning rate."""
-    table = Table(title=f"arms, means over seeds of {WINDOW}-step means", title_justify="left")
-    headings = ("arm", "seeds", "steps", "reward first", "best", "last", "length first", "last", "mismatch last")
-    for heading in (*headings, "grad norm last", "lr last", "events (seed: event@step)"):
-        table.add_column(heading, justify="left" if heading in ("arm", "events (seed: event@step)") else "right")
+    """A column per arm: means over its seeds of 5-step means, and what happened to the learning rate."""
     by_arm: dict[str, list[Curves]] = defaultdict(list)
     for curve in curves:
         by_arm[curve.arm].append(curve)
-    for arm, runs in by_arm.items():
-        table.add_row(arm, str(len(runs)), str(min(len(run.steps) for run in runs)), *_cells(runs))
+    table = Table("", *by_arm, title=f"means over seeds of {WINDOW}-step means", title_justify="left")
+    columns = [_cells(runs) for runs in by_arm.values()]
+    for heading in columns[0]:
+        table.add_row(heading, *[column[heading] for column in columns])
     return table
 
 
-def _cells(runs: Sequence[Curves]) -> list[str]:
-    def mean(key: str, pick: int | None) -> float:
-        means = [window_means(run.column(key)) for run in runs]
-        return float(np.mean([one.max() if pick is None else one[pick] for one in means]))
+def _cells(runs: Sequence[Curves]) -> dict[str, str]:
+    def mean(key: str, pick: Callable[[NDArray[np.float64]], float]) -> float:
+        return float(np.mean([pick(window_means(run.column(key))) for run in runs]))
 
-    events = "; ".join(
-        f"{run.seed}: " + (", ".join(f"{event}@{step}" for step, event in run.events()) or "none") for run in runs
-    )
-    return [
-        f"{mean('reward/mean', 0):.3f}",
-        f"{mean('reward/mean', None):.3f}",
-        f"{mean('reward/mean', -1):.3f}",
-        f"{mean('response/length_mean', 0):.1f}",
-        f"{mean('response/length_mean', -1):.1f}",
-        f"{mean('mismatch/log_ppl_abs_diff', -1):.2e}",
-        f"{mean('gradient/norm', -1):.3f}",
-        f"{np.mean([run.column('scheduler/lr')[-1] for run in runs]):.2e}",
-        events,
-    ]
+    return {
+        "seeds": ", ".join(str(run.seed) for run in runs),
+        "steps": str(min(len(run.steps) for run in runs)),
+        "reward: first, best, last": ", ".join(f"{mean('reward/mean', pick):.3f}" for pick in (_first, np.max, _last)),
+        "length: first, last": ", ".join(f"{mean('response/length_mean', pick):.1f}" for pick in (_first, _last)),
+        "mismatch: first, last": ", ".join(f"{mean(MISMATCH, pick):.2e}" for pick in (_first, _last)),
+        "gradient norm: first, last": ", ".join(f"{mean('gradient/norm', pick):.3f}" for pick in (_first, _last)),
+        "learning rate: last": f"{np.mean([run.column('scheduler/lr')[-1] for run in runs]):.2e}",
+        "events": "\n".join(_events(run) for run in runs),
+    }
+
+
+def _events(run: Curves) -> str:
+    return f"seed {run.seed}: " + (", ".join(f"{event} {step}" for step, event in run.events()) or "none")
+
+
+def _first(values: NDArray[np.float64]) -> float:
+    return float(values[0])
+
+
+def _last(values: NDArray[np.float64]) -> float:
+    return float(values[-1])

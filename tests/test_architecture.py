@@ -222,4 +222,5 @@ def test_hosts_and_machine_paths_are_found() -> None:
     assert leaks("Makefile", f"A = {index}\n") == ["Makefile:1 download.py" + "torch.org"]
     for path in ("/opt" + "/wheels", "/root" + "/.cache", "/work" + "/main", "/home" + "/ada"):
         assert leaks("a.py", f"open('{path}')") == [f"a.py:1 {path}"]
-    assert leaks("a.py", "runs/work/x ~/work/x ${HOME}/work/x https://a.b/opt/x huggingface.co/opt/x") == []
+    for path in ("runs", "~", "${HOME}", "https://a.b", "huggingface.co"):
+        assert leaks("a.py", path + "/work" + "/x") == []

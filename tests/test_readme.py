@@ -13,7 +13,8 @@ PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))
 FENCE = re.compile(r"^ *```[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 MAKE = re.compile(r"\bmake ([a-z][\w-]*)")
 TARGET = re.compile(r"^([a-z][\w-]*):", re.MULTILINE)
-TREE_FOLDER = re.compile(r"^(?:[├└]── |[|+`]-- )?([\w.-]+)/(?=\s|$)", re.MULTILINE)
+PLAIN_FOLDER = re.compile(r"^([\w.-]+)/(?=\s|$)", re.MULTILINE)
+BRANCH_FOLDER = re.compile(r"^[├└]── ([\w.-]+)/(?=\s|$)", re.MULTILINE)
 LINK = re.compile(r"\]\(\s*<?([^)>\s]+)|(?:src|href)=[\"']([^\"']+)")
 
 
@@ -28,8 +29,12 @@ def make_targets(text: str) -> set[str]:
 
 
 def tree_folders(text: str) -> set[str]:
-    """The top-level folders of the file trees in a page: `name/` at the start of a line, or after one branch sign."""
-    return {folder for block in code_blocks(text) for folder in TREE_FOLDER.findall(block)}
+    """The top-level folders of the trees in a page: the branches of a single root, or else the plain `name/` lines."""
+    folders = set()
+    for block in code_blocks(text):
+        plain, branches = PLAIN_FOLDER.findall(block), BRANCH_FOLDER.findall(block)
+        folders.update(branches if branches and len(plain) <= 1 else plain)
+    return folders
 
 
 def broken_links(page: Path) -> list[str]:
@@ -63,8 +68,9 @@ def test_a_broken_promise_is_found(tmp_path: Path) -> None:
     page.write_text(
         "[a](gone.md#part) ![b](here.png) [c](https://x.y/z) [d](#anchor) <img src='lost.png'> `[e](code.md)`\n"
         "and `make demo`, but do not make haste\n"
-        "```text\nactors/    what\n├── sweeps/  which\n│   └── deep/\nmake test ACCELERATOR=gpu\n```\n"
+        "```text\nactors/    what\n├── deep/\nsweeps/    which\nmake test ACCELERATOR=gpu\n```\n"
     )
     assert broken_links(page) == ["gone.md", "lost.png"]
     assert make_targets(page.read_text()) == {"demo", "test"}
     assert tree_folders(page.read_text()) == {"actors", "sweeps"}
+    assert tree_folders("```\nevenkeel/\n├── actors/\n│   └── deep/\n└── sweeps/\n```\n") == {"actors", "sweeps"}

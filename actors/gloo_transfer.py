@@ -1,10 +1,9 @@
-"""Weights from the learner ranks to the rollout workers, through vLLM's weight-transfer API.
+"""A backend of vLLM's weight-transfer API for CPUs: broadcast over gloo, loaded by vLLM's layer-by-layer reload.
 
-NCCL and CUDA IPC are vLLM's own. For CPUs this module adds a backend of the same make: rank 0 of the learners
-broadcasts over gloo, the rollout workers load what arrives through vLLM's layer-by-layer reload.
+NCCL and CUDA IPC come with vLLM; this one is of the same make. Importing the module registers both of its ends.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -25,53 +24,12 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
-from vllm.distributed.weight_transfer.clients import RayVLLMWeightSyncClient
-from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
-from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
-from vllm.utils.network_utils import get_open_port
 
 from actors.sockets import listen
 
 BUCKET_BYTES = 64 * 2**20
 TIMEOUT = timedelta(seconds=300)
-
-
-class StateDictSource(WeightSource):
-    """All tensors of a sharded model's state dict, gathered one by one and cast to the rollout workers' dtype.
-
-    A state dict, not `named_parameters()`: that leaves out a tied output head, and the engine's own copy of the head
-    would keep its old values.
-    """
-
-    def __init__(
-        self, state_dict: Callable[[], dict[str, torch.Tensor]], dtype: torch.dtype, keep: Callable[[str], bool]
-    ) -> None:
-        self._state_dict = state_dict
-        self._dtype = dtype
-        self._keep = keep
-
-    def metadata(self) -> list[ParamMeta]:
-        """Name, wire dtype and full shape of every tensor, without gathering any."""
-        return [ParamMeta(name, self._dtype, tuple(tensor.shape)) for name, tensor in self._kept()]
-
-    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-        for name, tensor in self._kept():
-            full = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-            yield name, full.to(self._dtype)
-
-    def _kept(self) -> Iterator[tuple[str, torch.Tensor]]:
-        return ((name, tensor) for name, tensor in self._state_dict().items() if self._keep(name))
-
-
-class VersionedClient(RayVLLMWeightSyncClient):
-    """vLLM's Ray client that stamps every finished update with the weight version set beforehand."""
-
-    version = 0
-
-    def finish_weight_update(self, weight_version: str | None = None) -> None:
-        """Finish the update on all rollout workers and tell them its version."""
-        super().finish_weight_update(weight_version or str(self.version))
 
 
 @dataclass
@@ -240,28 +198,8 @@ def _broadcast(group: ProcessGroup, flat: torch.Tensor) -> None:
     group.broadcast([flat.view(torch.uint8)], options).wait()
 
 
-def trainer_init_info(backend: str, rank: int, host: str, world_size: int) -> TrainerInitInfo:
-    """What learner rank `rank` needs to open the transfer.
-
-    Args:
-        backend: `gloo`, `nccl` or `ipc`.
-        rank: of the learner; rank 0 is the sender.
-        host: address of the sender's node.
-        world_size: the sender and all receiving engine processes.
-    """
-    match backend:
-        case "gloo":
-            return GlooTrainerInitInfo(host=host, world_size=world_size, rank=rank)
-        case "nccl":
-            return NCCLTrainerInitInfo(
-                master_address=host, master_port=get_open_port(), world_size=world_size, rank=rank
-            )
-        case _:
-            return IPCTrainerInitInfo(packed=True, rank=rank)
-
-
-class WeightTransferExtension:
-    """Named as vLLM's `worker_extension_cls`, so that every worker process imports this module and knows the backend."""
+class GlooExtension:
+    """Named as vLLM's `worker_extension_cls`, so that every engine process imports this module."""
 
 
 WeightTransferEngineFactory.register_engine("gloo", GlooWeightTransferEngine)
