@@ -106,7 +106,10 @@ class GlooWeightTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo
             flat = torch.empty(sum(sizes), dtype=bucket[0].dtype)
             _broadcast(self._group, flat)
             pieces = zip(bucket, flat.split(sizes), strict=True)
-            self.model.load_weights([(meta.name, piece.view(meta.shape)) for meta, piece in pieces])
+            self._load([(meta.name, piece.view(meta.shape)) for meta, piece in pieces])
+
+    def _load(self, weights: list[tuple[str, torch.Tensor]]) -> None:
+        self.model.load_weights(weights)  # type: ignore[operator]  # nn.Module does not say that vLLM models have it
 
     def finish_weight_update(self) -> None:
         """Close the model again; what was loaded is in force from here on."""
@@ -185,9 +188,11 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
 
 
 def _join_group(info: GlooInitInfo, rank: int, listener: Any = None) -> ProcessGroup:
-    return stateless_init_torch_distributed_process_group(
+    group = stateless_init_torch_distributed_process_group(
         info.host, info.port, rank, info.world_size, backend="gloo", listen_socket=listener, timeout=TIMEOUT
     )
+    assert isinstance(group, ProcessGroup)  # a pair only when the store is asked for, too
+    return group
 
 
 def _broadcast(group: ProcessGroup, flat: torch.Tensor) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from actors.config import LearnerConfig
 from actors.faults import Faults
@@ -110,7 +111,7 @@ class Learner:
         )
         loss = policy_gradient_loss(scores.logprobs, advantages, batch.lengths, divisors)
         # FSDP2 averages gradients over ranks; the divisors are those of the whole step, so ours must add up.
-        (loss * self._spec.world_size).backward()  # type: ignore[no-untyped-call]
+        (loss * self._spec.world_size).backward()
         return GradientReport(
             mismatch=_mismatch(scores.logprobs, sequences, batch.lengths),
             entropy_sum=float(scores.entropy.sum(dtype=torch.float64)),
@@ -179,7 +180,7 @@ class Learner:
         head = self._tied_head(stale)
         with torch.no_grad(), self._undone(stale):
             logprobs = self._model(batch.input_ids, batch.positions, batch.targets, head).logprobs
-            self._model.reshard()  # the root stays gathered after a forward pass without a backward one
+            self._model.reshard()
         return [piece.numpy() for piece in logprobs.cpu().split(batch.lengths)]
 
     def _tied_head(self, stale: Sequence[str]) -> Tensor | None:
@@ -207,8 +208,7 @@ _MINUTES = timedelta(minutes=10)
 
 def _local(tensor: Tensor) -> Tensor:
     """The shard that this rank holds."""
-    shard: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return shard
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _mismatch(logprobs: Tensor, sequences: Sequence[TrainSequence], lengths: Sequence[int]) -> MismatchSums:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from transformers import AutoModelForCausalLM
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from actors.messages import TrainSequence
 from actors.token_scores import TokenScores, score_tokens
@@ -22,10 +23,10 @@ class PolicyModel(nn.Module):
     Scoring happens inside `forward`, because FSDP2 gathers the output head's weight only for as long as that runs.
     """
 
-    def __init__(self, model: nn.Module, temperature: float, chunk_bytes: int) -> None:
+    def __init__(self, model: PreTrainedModel, temperature: float, chunk_bytes: int) -> None:
         super().__init__()
-        head = model.get_output_embeddings()  # type: ignore[operator]
-        capped = getattr(model.config, "final_logit_softcapping", None)  # type: ignore[union-attr]
+        head = model.get_output_embeddings()
+        capped = getattr(model.config, "final_logit_softcapping", None)
         if getattr(head, "bias", None) is not None or capped:
             raise UnsupportedModel(f"{type(model).__name__}: an output head with a bias or a soft cap is not supported")
         self.model = model
@@ -41,7 +42,7 @@ class PolicyModel(nn.Module):
     def shard(self, mesh: DeviceMesh, compute_dtype: torch.dtype) -> None:
         """Shard every decoder layer, then the rest, over the mesh. Weights and reductions stay in float32."""
         precision = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
-        for layer in self.model.get_decoder().layers:  # type: ignore[operator]
+        for layer in self.model.get_decoder().layers:
             fully_shard(layer, mesh=mesh, mp_policy=precision)
         fully_shard(self, mesh=mesh, mp_policy=precision)
 
@@ -51,11 +52,16 @@ class PolicyModel(nn.Module):
         Padding stands on the right, where causal attention keeps it from every real token, so no mask is needed.
         `head` [V, H] stands in for the model's own output head.
         """
-        decoder = self.model.get_decoder()  # type: ignore[operator]
+        decoder = self.model.get_decoder()
         hidden = decoder(input_ids=input_ids, use_cache=False).last_hidden_state
         if head is None:
-            head = self.model.get_output_embeddings().weight  # type: ignore[operator]
+            head = self.model.get_output_embeddings().weight
         return score_tokens(hidden.flatten(0, 1)[positions], head, targets, self.temperature, self.chunk_tokens)
+
+    def reshard(self) -> None:
+        """Give the root's gathered weights back; a forward pass without a backward one leaves them gathered."""
+        if isinstance(self, FSDPModule):
+            FSDPModule.reshard(self)
 
     def exported_state(self) -> dict[str, Tensor]:
         """The state dict under the names of the Hugging Face checkpoint, tied tensors under each of their names."""
@@ -63,7 +69,7 @@ class PolicyModel(nn.Module):
 
     def tied_names(self) -> tuple[str, str] | None:
         """Names of the embedding and the output head when they are one tensor."""
-        embedding, head = self.model.get_input_embeddings(), self.model.get_output_embeddings()  # type: ignore[operator]
+        embedding, head = self.model.get_input_embeddings(), self.model.get_output_embeddings()
         if embedding.weight is not head.weight:
             return None
         names = {module: name for name, module in self.model.named_modules()}
@@ -71,8 +77,8 @@ class PolicyModel(nn.Module):
 
     def gathered_head(self) -> Tensor:
         """A full copy [V, H] of the output head as it is now. Collective."""
-        weight = self.model.get_output_embeddings().weight.detach()  # type: ignore[operator]
-        return (weight.full_tensor() if hasattr(weight, "full_tensor") else weight).clone()
+        weight: Tensor = self.model.get_output_embeddings().weight.detach()
+        return (weight.full_tensor() if isinstance(weight, DTensor) else weight).clone()
 
 
 class PaddedBatch:

@@ -23,7 +23,9 @@ def score_tokens(hidden: Tensor, head: Tensor, targets: Tensor, temperature: flo
         temperature: the sampler's temperature.
         chunk_tokens: tokens whose [chunk, V] float32 logits are held at once. Backward computes them once more.
     """
-    logprobs, entropy = _ChunkedScores.apply(hidden, head, targets, temperature, chunk_tokens)
+    logprobs, entropy = _ChunkedScores.apply(  # type: ignore[no-untyped-call]
+        hidden, head, targets, temperature, chunk_tokens
+    )
     return TokenScores(logprobs, entropy)
 
 

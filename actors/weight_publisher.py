@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from vllm.distributed.weight_transfer import WeightTransferTrainerFactory
 from vllm.distributed.weight_transfer.base import ParamMeta, TrainerInitInfo, WeightSource
 from vllm.distributed.weight_transfer.clients import RayVLLMWeightSyncClient
@@ -35,7 +36,7 @@ class StateDictSource(WeightSource):
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         for name, tensor in self._kept():
-            full = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+            full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
             yield name, full.to(self._dtype)
 
     def _kept(self) -> Iterator[tuple[str, torch.Tensor]]:

@@ -81,7 +81,7 @@ def reserve(plan: Sequence[Bundle], timeout_s: float) -> PlacementGroup:
     lacking = missing(plan, total)
     if lacking:
         raise PlacementError(f"the cluster lacks {_amounts(lacking)}: {_needs(plan)}; it has {_amounts(total)}")
-    group = placement_group([bundle.resources() for bundle in plan], strategy="PACK")
+    group: PlacementGroup = placement_group([bundle.resources() for bundle in plan], strategy="PACK")
     if not group.wait(timeout_s):
         remove_placement_group(group)
         raise PlacementError(

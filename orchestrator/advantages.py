@@ -25,12 +25,7 @@ def group_advantages(kind: AdvantageKind, rewards: ArrayLike) -> NDArray[np.floa
         [1.0, -0.5, -0.5]
     """
     scores = np.asarray(rewards, np.float64)
-    centred = scores - scores.mean()
-    match kind:
-        case "grpo":
-            scaled: NDArray[np.float64] = centred / (scores.std(ddof=1) + EPSILON)
-            return scaled
-        case "dr_grpo":
-            return centred
-        case "rloo":
-            return centred * (len(scores) / (len(scores) - 1))
+    centred: NDArray[np.float64] = scores - scores.mean()
+    scale = {"grpo": 1 / (scores.std(ddof=1) + EPSILON), "dr_grpo": 1.0, "rloo": len(scores) / (len(scores) - 1)}
+    advantages: NDArray[np.float64] = centred * scale[kind]
+    return advantages

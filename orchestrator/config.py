@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from actors.config import Count, LearnerConfig, ModelConfig, RolloutConfig, Settings
 from actors.lr_policies import SchedulerConfig
 from cluster.config import ClusterConfig
-from orchestrator.config_errors import ConfigError, describe
+from orchestrator.config_errors import ConfigError, FieldRule, describe
 from orchestrator.yaml_files import parse_scalar, read_mapping
 
 Tree = dict[str, Any]
@@ -60,22 +60,14 @@ class ExperimentConfig(Settings):
     def _group_relative_advantage_needs_a_group(self) -> Self:
         if self.rollout.group_size < SMALLEST_GROUP:
             advantage = self.learner.advantage
-            raise _FieldError("rollout.group_size", f"at least 2 responses per prompt for advantage {advantage!r}")
+            raise FieldRule("rollout.group_size", f"at least 2 responses per prompt for advantage {advantage!r}")
         return self
 
     @model_validator(mode="after")
     def _seeds_differ(self) -> Self:
         if len(set(self.seeds)) != len(self.seeds):
-            raise _FieldError("seeds", "seeds that differ from each other")
+            raise FieldRule("seeds", "seeds that differ from each other")
         return self
-
-
-class _FieldError(ValueError):
-    """A rule over several fields was broken; `field` is the one to change."""
-
-    def __init__(self, field: str, expected: str) -> None:
-        super().__init__(expected)
-        self.field = field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

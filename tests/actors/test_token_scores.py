@@ -1,0 +1,104 @@
+"""Chunked log-probs and entropies against torch's own softmax and autograd in float64."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from actors.token_scores import TokenScores, score_tokens
+
+NUM_TOKENS, WIDTH, VOCABULARY = 7, 5, 11
+
+
+def inputs(num_tokens: int = NUM_TOKENS, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    """Leaves [n, H] and [V, H] that want gradients, and targets [n]."""
+    generator = torch.Generator().manual_seed(num_tokens)
+    hidden = torch.randn(num_tokens, WIDTH, generator=generator).to(dtype).requires_grad_()
+    head = torch.randn(VOCABULARY, WIDTH, generator=generator).to(dtype).requires_grad_()
+    return hidden, head, torch.randint(0, VOCABULARY, (num_tokens,), generator=generator)
+
+
+def reference(hidden: Tensor, head: Tensor, targets: Tensor, temperature: float) -> TokenScores:
+    """The same with all logits at once, in float64, left to autograd."""
+    log_softmax = torch.log_softmax(hidden.double() @ head.double().T / temperature, dim=-1)
+    logprobs = log_softmax.gather(-1, targets[:, None]).squeeze(-1)
+    return TokenScores(logprobs, torch.distributions.Categorical(logits=log_softmax).entropy())
+
+
+def gradients(scores: TokenScores, weights: Tensor, *leaves: Tensor) -> list[Tensor]:
+    """Gradients of a weighted sum of the log-probs."""
+    total = (scores.logprobs * weights.to(scores.logprobs.dtype)).sum()
+    return [grad.double() for grad in torch.autograd.grad(total, leaves)]
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the most elements that any result of an operation had."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.numel = max(self.numel, result.numel())
+        return result
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
+@pytest.mark.parametrize("chunk_tokens", [1, 3, NUM_TOKENS, NUM_TOKENS + 5])
+def test_logprobs_and_entropies_are_those_of_the_softmax(chunk_tokens: int, temperature: float) -> None:
+    hidden, head, targets = inputs()
+    scores = score_tokens(hidden, head, targets, temperature, chunk_tokens)
+    expected = reference(hidden, head, targets, temperature)
+    torch.testing.assert_close(scores.logprobs.double(), expected.logprobs, rtol=0, atol=1e-5)
+    torch.testing.assert_close(scores.entropy.double(), expected.entropy, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize("chunk_tokens", [1, 3, NUM_TOKENS, NUM_TOKENS + 5])
+def test_gradients_of_hidden_states_and_head_are_those_of_autograd(chunk_tokens: int, temperature: float) -> None:
+    hidden, head, targets = inputs()
+    weights = torch.linspace(-1.0, 2.0, NUM_TOKENS)
+    ours = gradients(score_tokens(hidden, head, targets, temperature, chunk_tokens), weights, hidden, head)
+    expected = gradients(reference(hidden, head, targets, temperature), weights, hidden, head)
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_bfloat16_keeps_float32_logprobs_and_returns_gradients_in_its_own_dtype() -> None:
+    hidden, head, targets = inputs(dtype=torch.bfloat16)
+    scores = score_tokens(hidden, head, targets, 1.0, 3)
+    assert scores.logprobs.dtype == scores.entropy.dtype == torch.float32
+    torch.testing.assert_close(scores.logprobs.double(), reference(hidden, head, targets, 1.0).logprobs, rtol=0, atol=0.05)
+    scores.logprobs.sum().backward()
+    assert hidden.grad is not None and head.grad is not None
+    assert hidden.grad.dtype == head.grad.dtype == torch.bfloat16
+
+
+def test_the_entropy_takes_no_part_in_the_gradient() -> None:
+    assert not score_tokens(*inputs(), temperature=1.0, chunk_tokens=3).entropy.requires_grad
+
+
+def test_no_tokens_give_empty_scores_and_a_zero_gradient_of_the_head() -> None:
+    hidden, head, targets = inputs(num_tokens=0)
+    scores = score_tokens(hidden, head, targets, 1.0, 3)
+    assert scores.logprobs.shape == scores.entropy.shape == (0,)
+    scores.logprobs.sum().backward()
+    assert head.grad is not None and not head.grad.any()
+
+
+def test_logits_far_from_zero_neither_overflow_nor_lose_the_target() -> None:
+    hidden = torch.tensor([[1000.0], [-1000.0]])
+    head = torch.tensor([[1.0], [0.0], [-1.0]])
+    scores = score_tokens(hidden, head, torch.tensor([0, 0]), 1.0, 2)
+    assert scores.logprobs.tolist() == [0.0, -2000.0]
+    assert scores.entropy.tolist() == [0.0, 0.0]
+
+
+def test_forward_and_backward_never_hold_more_logits_than_a_chunk() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(64, 2, generator=generator).requires_grad_()
+    head = torch.randn(50, 2, generator=generator).requires_grad_()
+    with LargestTensor() as largest:
+        score_tokens(hidden, head, torch.zeros(64, dtype=torch.long), 1.0, 4).logprobs.sum().backward()
+    assert largest.numel == 4 * 50
