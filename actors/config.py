@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Count = Annotated[int, Field(ge=1)]
+Beta = Annotated[float, Field(ge=0, lt=1, strict=True)]
 
 
 class Settings(BaseModel):
@@ -29,7 +30,7 @@ class RolloutConfig(Settings):
     """
 
     workers: Count = 1
-    cpus_per_worker: float = Field(0.25, ge=0, description="logical CPUs reserved; the phases of a step take turns")
+    cpus_per_worker: float = Field(0.25, gt=0, description="logical CPUs reserved; the phases of a step take turns")
     gpus_per_worker: float = Field(0.0, ge=0)
     prompts_per_step: Count
     group_size: Count = Field(description="responses per prompt")
@@ -53,7 +54,7 @@ class OptimizerConfig(Settings):
     """The `learner.optimizer:` block. There is no learning rate here: the scheduler decides it anew at every step."""
 
     kind: Literal["adamw"] = "adamw"
-    betas: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 0.95)
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = (0.9, 0.95)
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.0, ge=0)
 
@@ -73,7 +74,7 @@ class LearnerConfig(Settings):
     """
 
     workers: Count = 1
-    cpus_per_worker: float = Field(0.25, ge=0, description="logical CPUs reserved; the phases of a step take turns")
+    cpus_per_worker: float = Field(0.25, gt=0, description="logical CPUs reserved; the phases of a step take turns")
     gpus_per_worker: float = Field(0.0, ge=0)
     dtype: Dtype = Field("float32", description="of the forward and backward pass; weights and sums stay float32")
     tokens_per_microbatch: Count = Field(8192, description="prompt and response tokens, padding included")

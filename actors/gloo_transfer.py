@@ -6,13 +6,12 @@ NCCL and CUDA IPC come with vLLM; this one is of the same make. Importing the mo
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from math import prod
 from typing import Any, ClassVar
 
 import torch
-from torch.distributed import BroadcastOptions, ProcessGroup
-from vllm.distributed.utils import stateless_init_torch_distributed_process_group
+from torch.distributed import BroadcastOptions, PrefixStore, ProcessGroup, Store
+from vllm.distributed.utils import init_gloo_process_group
 from vllm.distributed.weight_transfer import WeightTransferEngineFactory, WeightTransferTrainerFactory
 from vllm.distributed.weight_transfer.base import (
     ParamMeta,
@@ -26,18 +25,16 @@ from vllm.distributed.weight_transfer.base import (
 )
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from actors.sockets import listen
+from actors.rendezvous import TIMEOUT, Rendezvous, join
 
 BUCKET_BYTES = 64 * 2**20
-TIMEOUT = timedelta(seconds=300)
 
 
 @dataclass
 class GlooInitInfo(WeightTransferInitInfo):
     """What a rollout worker needs to join the broadcast group."""
 
-    host: str
-    port: int
+    address: str  # of the sender's rendezvous
     world_size: int
     rank_offset: int  # of this rollout worker's first process; the sender is rank 0
 
@@ -88,7 +85,11 @@ class GlooWeightTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo
 
     def init_transfer_engine(self, init_info: GlooInitInfo) -> None:
         """Join the sender's group."""
-        self._group = _join_group(init_info, rank=init_info.rank_offset + self.parallel_config.rank)
+        self._group = _group_of(
+            join(init_info.address, init_info.world_size),
+            rank=init_info.rank_offset + self.parallel_config.rank,
+            world_size=init_info.world_size,
+        )
 
     def start_weight_update(self) -> None:
         """Open the model for loading, layer by layer."""
@@ -153,12 +154,11 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
         return engine
 
     def _open(self, init_info: GlooTrainerInitInfo) -> None:
-        listener = listen(init_info.host)
-        port = listener.getsockname()[1]
-        joined = GlooInitInfo(host=init_info.host, port=port, world_size=init_info.world_size, rank_offset=1)
+        meeting = Rendezvous.open(init_info.host)
+        joined = GlooInitInfo(address=meeting.address, world_size=init_info.world_size, rank_offset=1)
         with ThreadPoolExecutor(max_workers=1) as side:  # both ends block until all have met
             answer = side.submit(self.client.init_weight_transfer_engine, asdict(joined))
-            self._group = _join_group(joined, rank=0, listener=listener)
+            self._group = _group_of(meeting.store(init_info.world_size), rank=0, world_size=init_info.world_size)
             answer.result()
 
     def send_weights(self) -> None:
@@ -187,12 +187,9 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
             _broadcast(self._group, flat)
 
 
-def _join_group(info: GlooInitInfo, rank: int, listener: Any = None) -> ProcessGroup:
-    group = stateless_init_torch_distributed_process_group(
-        info.host, info.port, rank, info.world_size, backend="gloo", listen_socket=listener, timeout=TIMEOUT
-    )
-    assert isinstance(group, ProcessGroup)  # a pair only when the store is asked for, too
-    return group
+def _group_of(store: Store, rank: int, world_size: int) -> ProcessGroup:
+    """A gloo group beside torch's default one, which both ends have for themselves."""
+    return init_gloo_process_group(PrefixStore("weight-transfer", store), rank, world_size, TIMEOUT)
 
 
 def _broadcast(group: ProcessGroup, flat: torch.Tensor) -> None:

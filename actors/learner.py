@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from actors.losses import policy_gradient_loss, token_divisors
 from actors.messages import FloatArray, GradientReport, LearnerShard, StepDecision, TrainSequence
 from actors.perturbation import Perturbation
 from actors.policy_model import PaddedBatch, PolicyModel
-from actors.sockets import listen
+from actors.rendezvous import TIMEOUT, Rendezvous, join
 from actors.statistics import MismatchSums
 
 MIB = 2**20
@@ -50,34 +49,26 @@ class Learner:
 
     def __init__(self, spec: LearnerSpec) -> None:
         self._spec = spec
-        self._listener: Any = None
+        self._rendezvous: Rendezvous | None = None
         self._model: PolicyModel
         self._optimizer: torch.optim.Optimizer
         self._perturbation: Perturbation | None = None
 
-    def open_rendezvous(self, host: str) -> int:
-        """Listen where the other ranks will meet this one (rank 0 only): at `host`, an address of this node.
+    def open_rendezvous(self, host: str) -> str:
+        """Open the gang's rendezvous at `host`, an address of this node (rank 0 only); returns its address."""
+        self._rendezvous = Rendezvous.open(host)
+        return self._rendezvous.address
 
-        Returns:
-            the port.
-        """
-        self._listener = listen(host)
-        port: int = self._listener.getsockname()[1]
-        return port
-
-    def start(self, host: str, port: int) -> None:
+    def start(self, address: str) -> None:
         """Join the gang at rank 0's rendezvous, load the model and shard it."""
         spec = self._spec
         if spec.config.device == "cuda":
             torch.cuda.set_device(0)  # Ray shows each rank its own GPU only
         else:
             torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-        file_descriptor = self._listener.detach() if self._listener else None
-        store = dist.TCPStore(
-            host, port, spec.world_size, is_master=spec.rank == 0, master_listen_fd=file_descriptor, timeout=_MINUTES
-        )
+        store = self._rendezvous.store(spec.world_size) if self._rendezvous else join(address, spec.world_size)
         backend = "nccl" if spec.config.device == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=spec.rank, world_size=spec.world_size, timeout=_MINUTES)
+        dist.init_process_group(backend, store=store, rank=spec.rank, world_size=spec.world_size, timeout=TIMEOUT)
         chunk_bytes = spec.config.logits_chunk_mib * MIB
         self._model = PolicyModel.load(spec.model, spec.temperature, chunk_bytes).to(self._device)
         mesh = dist.init_device_mesh(spec.config.device, (spec.world_size,))
@@ -201,9 +192,6 @@ class Learner:
         """Leave the gang."""
         if dist.is_initialized():
             dist.destroy_process_group()
-
-
-_MINUTES = timedelta(minutes=10)
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ class Scheduler:
             "gradient/norm_smoothed": self._norm_smoothed,
             "gradient/clipped": float(norm > self._grad_clip),
             "gradient/nonfinite": 0.0,
-            "loss": merged.loss,
+            "policy/loss": merged.loss,
         }
 
     def _clip_scale(self, norm: float) -> float:

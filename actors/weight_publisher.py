@@ -13,7 +13,7 @@ from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 from vllm.utils.network_utils import get_open_port
 
 from actors.gloo_transfer import GlooTrainerInitInfo
-from actors.rollout_worker import IncompleteUpdate
+from actors.rollout_worker import IncompleteUpdate, PrefixCacheKept
 
 
 class StateDictSource(WeightSource):
@@ -85,8 +85,8 @@ class WeightPublisher:
         self._client.version = version
         try:
             self._transfer.send_weights()
-        except IncompleteUpdate as error:  # raised by a rollout worker and wrapped on its way here
-            raise IncompleteUpdate(error.layer, error.absent) from None
+        except (IncompleteUpdate, PrefixCacheKept) as error:  # raised by a rollout worker, and wrapped by Ray since
+            raise getattr(error, "cause", error) from None
 
 
 def trainer_init_info(backend: str, rank: int, host: str, world_size: int) -> TrainerInitInfo:
@@ -105,5 +105,7 @@ def trainer_init_info(backend: str, rank: int, host: str, world_size: int) -> Tr
             return NCCLTrainerInitInfo(
                 master_address=host, master_port=get_open_port(), world_size=world_size, rank=rank
             )
-        case _:
+        case "ipc":
             return IPCTrainerInitInfo(packed=True, rank=rank)
+        case _:
+            raise ValueError(f"{backend!r}: expected gloo, nccl or ipc")

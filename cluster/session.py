@@ -2,15 +2,23 @@
 
 import os
 import secrets
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from unittest.mock import patch
 
 import ray
 from ray._private import ray_constants
+from ray._private.node import Node
 
+from cluster import TELEMETRY_OFF
 from cluster.config import ClusterConfig
+
+LOCAL = "local"  # Ray's word for a cluster of one's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,15 +43,47 @@ def session(config: ClusterConfig) -> Iterator[Session]:
     Raises:
         ConnectionError: the named cluster cannot be joined.
     """
-    address = config.address or os.environ.get("RAY_ADDRESS")
-    if address is None:
+    address = config.address or os.environ.get("RAY_ADDRESS") or LOCAL
+    if address == LOCAL:
         _start_private_ray()
     else:
         _join(address)
     try:
-        yield Session(local=address is None, host=ray.util.get_node_ip_address())
+        with _terminated_as_interrupted():
+            yield Session(local=address == LOCAL, host=ray.util.get_node_ip_address())
     finally:
         ray.shutdown()
+
+
+def resources() -> dict[str, float]:
+    """What all nodes of the cluster have together, by Ray's names."""
+    found: dict[str, float] = ray.cluster_resources()
+    return found
+
+
+def num_nodes() -> int:
+    """Nodes that are alive."""
+    return sum(node["Alive"] for node in ray.nodes())
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM end the driver as Ctrl-C does: workers stopped, what was recorded kept.
+
+    Ray installs a handler of its own when it starts, which ends the process on the spot: ours comes after it.
+    """
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _start_private_ray() -> None:
@@ -53,12 +93,25 @@ def _start_private_ray() -> None:
     # children read the variable; this process has read it already, when ray was imported.
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, configure_logging=False)
+    with _no_api_server():
+        ray.init(address="local", include_dashboard=False, log_to_driver=False, configure_logging=False)
+
+
+@contextmanager
+def _no_api_server() -> Iterator[None]:
+    """Leave Ray's API server out, which `include_dashboard=False` does not.
+
+    With telemetry off or on, its usage module asks the metadata services of three clouds where it runs. A private Ray
+    needs neither that nor the server.
+    """
+    with patch.object(Node, "start_api_server", lambda self, **_: None):
+        yield
 
 
 def _join(address: str) -> None:
     packages = [str(Path(__file__).parents[1] / name) for name in ("actors", "cluster", "orchestrator", "sweeps")]
+    telemetry_off = {name: os.environ[name] for name in TELEMETRY_OFF}  # the nodes may not have it in theirs
     try:
-        ray.init(address=address, log_to_driver=False, runtime_env={"py_modules": packages})
+        ray.init(address=address, log_to_driver=False, runtime_env={"py_modules": packages, "env_vars": telemetry_off})
     except Exception as error:  # Ray raises many types here; all mean the same to whoever named the address
         raise ConnectionError(f"cannot join the Ray cluster at {address!r}: {error}") from error

@@ -1,24 +1,23 @@
 """The commands that concern a single experiment: run, doctor, metrics."""
 
 import json
-import signal
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from actors.faults import Faults
 from orchestrator.config import DEFAULT_ARM, ExperimentConfig, ExperimentFile
 from orchestrator.config_errors import ConfigError
-from orchestrator.model_files import ModelFiles, find_model
+from orchestrator.model_files import find_model
 from orchestrator.run_folder import run_path
 
 if TYPE_CHECKING:
-    from orchestrator.experiment import RunSpec
     from orchestrator.tracking import Tracker
 
 app = typer.Typer(
@@ -50,10 +49,12 @@ def run(
     from cluster.session import (
         session,  # ray, torch and transformers: seconds that --help and bad input need not wait for
     )
-    from orchestrator.experiment import Experiment
+    from orchestrator.experiment import Experiment, RunSpec
 
-    spec = run_spec(config, model, arm, config.seeds[0] if seed is None else seed, runs)
-    with terminated_as_interrupted(), tracking(config, runs) as tracker, session(config.cluster) as ray_session:
+    seed = config.seeds[0] if seed is None else seed
+    folder = run_path(runs, config.name, arm, seed)
+    spec = RunSpec(config=config, model=model, arm=arm, seed=seed, folder=folder, faults=faults_from_environment())
+    with tracking(config, runs) as tracker, session(config.cluster) as ray_session:
         Experiment(spec, ray_session, console).run(tracker)
     console.print(f"recorded in {spec.folder}", highlight=False)
 
@@ -72,9 +73,8 @@ def doctor(
     model = find_model(config, file) if config and file else None
     from orchestrator.doctor import examine
 
-    with terminated_as_interrupted():
-        if not examine(config, model, weights=weights, console=console):
-            raise typer.Exit(1)
+    if not examine(config, model, faults_from_environment(), weights=weights, console=console):
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: evenkeel metrics rollouts.parquet --json")
@@ -97,36 +97,32 @@ def metrics(
     console.print(table)
 
 
-def run_spec(config: ExperimentConfig, model: ModelFiles, arm: str, seed: int, runs: Path) -> "RunSpec":
-    """Which run that is, and where it will live."""
-    from orchestrator.experiment import RunSpec
-
-    return RunSpec(config=config, model=model, arm=arm, seed=seed, folder=run_path(runs, config.name, arm, seed))
-
-
 @contextmanager
 def tracking(config: ExperimentConfig, runs: Path) -> "Iterator[Tracker]":
     """The connection to MLflow: the URI of the file, else a sqlite file beside the runs."""
     from orchestrator.tracking import Tracker
 
     runs.mkdir(parents=True, exist_ok=True)
-    uri = config.tracking.uri or f"sqlite:///{(runs / 'mlflow.db').resolve()}"
-    tracker = Tracker(uri, warn=lambda text: console.print(f"warning: {text}", style="yellow", highlight=False))
+    root = runs.resolve()
+    # A database has no place for artifacts; MLflow would put them in the working directory.
+    uri, artifacts = (config.tracking.uri, None) if config.tracking.uri else (f"sqlite:///{root / 'mlflow.db'}", root)
+    tracker = Tracker(
+        uri, artifacts, warn=lambda text: console.print(f"warning: {text}", style="yellow", highlight=False)
+    )
     try:
         yield tracker
     finally:
         tracker.close()
 
 
-@contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM end the command as Ctrl-C does: workers stopped, what was recorded kept."""
+def faults_from_environment() -> Faults:
+    """The faults that EVENKEEL_FAULTS asks for; none when it is not set.
 
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    Raises:
+        ConfigError: it asks for something unknown.
+    """
+    text = os.environ.get("EVENKEEL_FAULTS", "")
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        return Faults.parse(text)
+    except ValueError as error:
+        raise ConfigError("environment", "EVENKEEL_FAULTS", text, str(error).partition("expected ")[2]) from None

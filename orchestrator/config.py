@@ -1,5 +1,6 @@
 """The experiment file: its schema, and how arms and `--set` change it before it is checked."""
 
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ Tree = dict[str, Any]
 
 DEFAULT_ARM = "default"
 SMALLEST_GROUP = 2  # responses that can be better or worse than each other
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # names become folders
+NAME_CHARACTERS = "letters, digits, '.', '_' and '-', a letter or digit first"
 # What belongs to the experiment as a whole; an arm that changed it would not be an arm of the same experiment.
 NOT_IN_ARMS = ("name", "arms", "seeds", "tracking", "cluster")
 
@@ -44,7 +47,7 @@ class TrackingConfig(Settings):
 class ExperimentConfig(Settings):
     """A whole experiment, or one arm of it when `arms` has been merged in."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=NAME_PATTERN)
     model: ModelConfig
     task: ArithmeticTaskConfig
     rollout: RolloutConfig
@@ -61,6 +64,20 @@ class ExperimentConfig(Settings):
         if self.rollout.group_size < SMALLEST_GROUP:
             advantage = self.learner.advantage
             raise FieldRule("rollout.group_size", f"at least 2 responses per prompt for advantage {advantage!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _workers_are_of_one_kind(self) -> Self:
+        if self.rollout.device != self.learner.device:
+            raise FieldRule("learner.gpus_per_worker", "GPUs for the rollout workers and the learners, or for neither")
+        return self
+
+    @model_validator(mode="after")
+    def _policy_can_be_built(self) -> Self:
+        try:
+            self.scheduler.build(self.steps)
+        except ValueError as error:
+            raise FieldRule("scheduler", str(error)) from None
         return self
 
     @model_validator(mode="after")
@@ -95,9 +112,13 @@ class ExperimentFile:
         Raises:
             ConfigError: with file, field, value and what was expected.
         """
-        file = cls(
-            path=str(path), tree=read_mapping(path), overrides=tuple(_parse_override(text) for text in overrides)
-        )
+        tree = read_mapping(path)
+        changes = [_parse_override(text) for text in overrides]
+        for key_path, value in changes:
+            if key_path[0] == "arms":
+                _set(tree, key_path, value)
+        over_arms = tuple(change for change in changes if change[0][0] != "arms")
+        file = cls(path=str(path), tree=tree, overrides=over_arms)
         for arm in file.arms() or [DEFAULT_ARM]:
             file.resolve(arm)
         return file
@@ -107,6 +128,9 @@ class ExperimentFile:
         arms = self.tree.get("arms") or {}
         if not isinstance(arms, Mapping) or not all(isinstance(value, Mapping) for value in arms.values()):
             raise ConfigError(self.path, "arms", arms, "a mapping from arm names to what they change")
+        for name in arms:
+            if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name):
+                raise ConfigError(self.path, "arms", name, f"an arm name of {NAME_CHARACTERS}")
         return list(arms)
 
     def resolve(self, arm: str) -> ExperimentConfig:

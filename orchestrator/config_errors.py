@@ -8,6 +8,16 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 LONGEST_VALUE = 80  # characters of a value that a message shows
+# What pydantic's types of error mean to a user; for the others its own words are good enough.
+EXPECTED = {
+    "missing": "a value: it is missing",
+    "union_tag_invalid": "a kind out of {expected_tags}",
+    "union_tag_not_found": "a mapping with a 'kind'",
+    "value_error": "{error}",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "string_pattern_mismatch": "text that matches {pattern}",
+}
 Label = Callable[[tuple[str, ...]], str]
 
 
@@ -48,6 +58,8 @@ def describe(
     details = error.errors()[0]
     cause = details.get("ctx", {}).get("error")
     path = tuple(cause.field.split(".")) if isinstance(cause, FieldRule) else _path(details["loc"], tree)
+    if details["type"] == "union_tag_invalid":
+        path += ("kind",)
     more = error.error_count() - 1
     expected = _expected(details, path, model, tree) + (f" (and {more} more)" if more else "")
     return ConfigError(file, label(path), _value(path, tree), expected)
@@ -63,7 +75,7 @@ def _path(location: Sequence[int | str], tree: Any) -> tuple[str, ...]:
         path.append(str(key))
         if isinstance(node, Mapping):
             node = node.get(key)
-        elif isinstance(node, list) and isinstance(key, int):
+        elif isinstance(node, list) and isinstance(key, int) and key < len(node):
             node = node[key]
     return tuple(path)
 
@@ -73,7 +85,7 @@ def _value(path: Sequence[str], tree: Any) -> Any:
     for key in path:
         if isinstance(node, Mapping):
             node = node.get(key)
-        elif isinstance(node, list) and key.isdigit():
+        elif isinstance(node, list) and key.isdigit() and int(key) < len(node):
             node = node[int(key)]
         else:
             return None
@@ -82,21 +94,13 @@ def _value(path: Sequence[str], tree: Any) -> Any:
 
 def _expected(details: ErrorDetails, path: tuple[str, ...], model: type[BaseModel], tree: Mapping[str, Any]) -> str:
     context = details.get("ctx", {})
-    match details["type"]:
-        case "missing":
-            return "a value: it is missing"
-        case "extra_forbidden":
-            known = known_keys(model, path[:-1], tree)
-            close = get_close_matches(path[-1], known, n=1)
-            return "a known key" + (f"; did you mean {close[0]!r}?" if close else f", one of: {', '.join(known)}")
-        case "union_tag_invalid":
-            return f"a kind out of {context['expected_tags']}"
-        case "union_tag_not_found":
-            return "a mapping with a 'kind'"
-        case "value_error":
-            return str(context["error"])
-        case _:
-            return details["msg"].removeprefix("Input should be ")
+    if details["type"] in EXPECTED:
+        return EXPECTED[details["type"]].format(**context)
+    if details["type"] == "extra_forbidden":
+        known = known_keys(model, path[:-1], tree)
+        close = get_close_matches(path[-1], known, n=1)
+        return "a known key" + (f"; did you mean {close[0]!r}?" if close else f", one of: {', '.join(known)}")
+    return details["msg"].removeprefix("Input should be ")
 
 
 def known_keys(model: type[BaseModel], path: Sequence[str], tree: Any) -> list[str]:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 
 from actors.config import Dtype
 from actors.faults import Faults
@@ -52,12 +53,13 @@ def crew(config: ExperimentConfig, model: ModelFiles, session: Session, faults: 
     num_rollouts = config.rollout.workers
     timeout_s = config.cluster.call_timeout_s
     with ExitStack() as stack:
+        scratch = stack.enter_context(TemporaryDirectory(prefix="evenkeel-"))  # the workers' temporary files
         slots = stack.enter_context(reserved(plan_of(config), config.cluster.placement_timeout_s))
         rollouts = Pool(
             RolloutWorker,
             slots[:num_rollouts],
             [(spec,) for spec in _engine_specs(config, model, faults)],
-            env=_rollout_env(config, session),
+            env=_rollout_env(config, session, scratch),
             timeout_s=timeout_s,
         )
         stack.callback(rollouts.close)
@@ -65,7 +67,7 @@ def crew(config: ExperimentConfig, model: ModelFiles, session: Session, faults: 
             Learner,
             slots[num_rollouts:-1],
             [(spec,) for spec in _learner_specs(config, model, faults)],
-            env=_learner_env(config, session),
+            env=_learner_env(config, session, scratch),
             timeout_s=timeout_s,
         )
         stack.callback(learners.close)
@@ -79,16 +81,17 @@ def crew(config: ExperimentConfig, model: ModelFiles, session: Session, faults: 
 def _start(rollouts: Pool[RolloutWorker], learners: Pool[Learner]) -> int:
     engines = rollouts.begin(RolloutWorker.start)  # the slow part; the learners start beside it
     host = learners.hosts()[0]
-    port = learners.first(Learner.open_rendezvous, host)
-    learners.broadcast(Learner.start, host, port)
+    learners.broadcast(Learner.start, learners.first(Learner.open_rendezvous, host))
     block_sizes = engines()
     learners.broadcast(Learner.connect, host, rollouts.handles)
     return max(block_sizes)
 
 
 def transfer_backend(config: ExperimentConfig) -> str:
-    """vLLM's name of the weight transfer between these workers."""
-    return "gloo" if config.rollout.device == "cpu" else "nccl"
+    """vLLM's name of the weight transfer between these workers: gloo on CPUs, ipc on shared GPUs, nccl between GPUs."""
+    if config.rollout.device == "cpu":
+        return "gloo"
+    return "ipc" if max(config.rollout.gpus_per_worker, config.learner.gpus_per_worker) < 1 else "nccl"
 
 
 def _engine_specs(config: ExperimentConfig, model: ModelFiles, faults: Faults) -> list[EngineSpec]:
@@ -125,20 +128,20 @@ def _learner_specs(config: ExperimentConfig, model: ModelFiles, faults: Faults) 
     ]
 
 
-def _rollout_env(config: ExperimentConfig, session: Session) -> dict[str, str]:
+def _rollout_env(config: ExperimentConfig, session: Session, scratch: str) -> dict[str, str]:
     return {
-        **_common_env(config.rollout.workers, session),
+        **_common_env(config.rollout.workers, session, scratch),
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in the actor's own process
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # its binding fights with the learners over few cores
         "VLLM_CPU_KVCACHE_SPACE": str(config.rollout.kv_cache_gib),
     }
 
 
-def _learner_env(config: ExperimentConfig, session: Session) -> dict[str, str]:
-    return _common_env(config.learner.workers, session)
+def _learner_env(config: ExperimentConfig, session: Session, scratch: str) -> dict[str, str]:
+    return _common_env(config.learner.workers, session, scratch)
 
 
-def _common_env(workers: int, session: Session) -> dict[str, str]:
+def _common_env(workers: int, session: Session, scratch: str) -> dict[str, str]:
     # The phases of a step take turns: the workers of one role share the machine, those of another then wait.
     threads = max(1, (os.cpu_count() or 1) // workers) if session.local else 1
     # Passive: on cores that others need, threads that spin at every barrier cost ten times what sleeping ones do.
@@ -148,4 +151,4 @@ def _common_env(workers: int, session: Session) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_LOGGING_LEVEL": "WARNING",
     }
-    return {**env, "GLOO_SOCKET_IFNAME": "lo"} if session.local else env
+    return {**env, "GLOO_SOCKET_IFNAME": "lo", "TMPDIR": scratch} if session.local else env

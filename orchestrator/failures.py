@@ -2,15 +2,19 @@
 
 import sys
 
+# Where they are defined. A module that was never loaded cannot have raised, and is not loaded to find out.
+FAILURES = (
+    ("cluster.placement", "PlacementError"),
+    ("cluster.pool", "WorkerLost"),
+    ("orchestrator.self_test", "WeightSyncError"),
+    ("actors.rollout_worker", "PrefixCacheKept"),
+    ("actors.rollout_worker", "IncompleteUpdate"),
+    ("actors.policy_model", "UnsupportedModel"),
+    ("actors.logprob_pairs", "NonFiniteLogprob"),
+)
+
 
 def known_failures() -> tuple[type[Exception], ...]:
-    """The exception types of such failures, as far as their modules were loaded: what was not cannot have raised."""
-    places = {
-        "cluster.placement": "PlacementError",
-        "cluster.pool": "WorkerLost",
-        "orchestrator.self_test": "WeightSyncError",
-        "actors.rollout_worker": "PrefixCacheKept",
-        "actors.policy_model": "UnsupportedModel",
-    }
-    loaded = [getattr(sys.modules[module], name) for module, name in places.items() if module in sys.modules]
+    """The exception types of such failures."""
+    loaded = [getattr(sys.modules[module], name) for module, name in FAILURES if module in sys.modules]
     return (ConnectionError, *loaded)

@@ -16,16 +16,28 @@ PARAMS_PER_CALL, METRICS_PER_CALL, LONGEST_PARAM = 100, 1000, 6000
 class MlflowStore:
     """A tracking server, or a database file that stands in for one."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, artifacts: Path | None) -> None:
+        """Connect.
+
+        Args:
+            uri: MLflow tracking URI.
+            artifacts: folder below which new experiments keep their files; None leaves that to the server.
+        """
         self._client = MlflowClient(tracking_uri=uri)
+        self._artifacts = artifacts
 
     def create_run(self, experiment: str, name: str, tags: Mapping[str, str], parent_id: str | None) -> str:
         """A new run, in an experiment that is made if need be; returns its id."""
         known = self._client.get_experiment_by_name(experiment)
-        experiment_id = known.experiment_id if known else self._client.create_experiment(experiment)
+        experiment_id = known.experiment_id if known else self._create_experiment(experiment)
         nested = {"mlflow.parentRunId": parent_id} if parent_id else {}
         run_id: str = self._client.create_run(experiment_id, run_name=name, tags={**tags, **nested}).info.run_id
         return run_id
+
+    def _create_experiment(self, name: str) -> str:
+        location = (self._artifacts / "mlartifacts" / name).as_uri() if self._artifacts else None
+        created: str = self._client.create_experiment(name, artifact_location=location)
+        return created
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
         """Parameters under dotted keys; nested mappings are flattened."""

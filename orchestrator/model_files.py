@@ -1,10 +1,13 @@
 """What the folder or hub entry of a model says about it, before anything heavy is loaded."""
 
 import json
+import socket
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import constants, hf_hub_download
 
 from orchestrator.config import ExperimentConfig
 from orchestrator.config_errors import ConfigError
@@ -54,10 +57,21 @@ def embedded_model() -> str:
     return str(Path(__file__).parent / "demo" / "model")
 
 
+def _from_hub(name: str) -> Path:
+    # Asked only if it can be found: its client would otherwise try for half a minute before it says so.
+    hub = urlsplit(constants.ENDPOINT).hostname
+    try:
+        socket.getaddrinfo(hub, None)
+        offline = False
+    except OSError:
+        offline = not getproxies()
+    return Path(hf_hub_download(name, "config.json", local_files_only=offline))
+
+
 def _read_config(path: str, written: str, file: str) -> dict[str, object]:
     folder = Path(path).expanduser()
     try:
-        config = folder / "config.json" if folder.is_dir() else Path(hf_hub_download(path, "config.json"))
+        config = folder / "config.json" if folder.is_dir() else _from_hub(path)
         described = json.loads(config.read_text(encoding="utf-8"))
     except Exception as error:  # the hub client has a type for every way not to find something; all mean the same here
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

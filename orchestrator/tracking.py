@@ -21,14 +21,16 @@ Warn = Callable[[str], None]
 class Tracker:
     """One background thread with one MLflow store; what is handed in is done in order."""
 
-    def __init__(self, uri: str, warn: Warn) -> None:
+    def __init__(self, uri: str, artifacts: Path | None, warn: Warn) -> None:
         """Start the thread.
 
         Args:
             uri: MLflow tracking URI.
+            artifacts: folder below which new experiments keep their files; None leaves that to the server.
             warn: gets one line for everything that could not be sent.
         """
         self._uri = uri
+        self._artifacts = artifacts
         self._warn = warn
         self._jobs: queue.SimpleQueue[Callable[[MlflowStore], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="evenkeel-tracking", daemon=True)
@@ -50,7 +52,7 @@ class Tracker:
             # Seconds of import and of database migration: in here they pass beside the start of the engines.
             from orchestrator.mlflow_store import MlflowStore  # noqa: PLC0415
 
-            store = MlflowStore(self._uri)
+            store = MlflowStore(self._uri, self._artifacts)
         except Exception as error:
             self._warn(f"MLflow at {self._uri} is not available: {_line(error)}")
             return

@@ -2,6 +2,9 @@
 
 import sys
 from pathlib import Path
+from typing import NoReturn
+
+import typer
 
 from orchestrator.cli import (
     RUNS,
@@ -10,7 +13,7 @@ from orchestrator.cli import (
     SetOption,
     app,
     console,
-    terminated_as_interrupted,
+    faults_from_environment,
     tracking,
 )
 from orchestrator.config import ExperimentFile
@@ -34,8 +37,9 @@ def compare(file: FileArgument, overrides: SetOption = None, runs: RunsOption = 
     from sweeps.compare import Comparison
 
     first = next(iter(arms.values()))
-    with terminated_as_interrupted(), tracking(first, runs) as tracker, session(first.cluster) as ray_session:
-        Comparison(arms, models, runs, console).run(tracker, ray_session)
+    faults = faults_from_environment()
+    with tracking(first, runs) as tracker, session(first.cluster) as ray_session:
+        Comparison(arms, models, faults, runs, console).run(tracker, ray_session)
 
 
 @app.command(epilog="Example: evenkeel demo")
@@ -47,16 +51,19 @@ def demo(overrides: SetOption = None, runs: RunsOption = RUNS) -> None:
 def main() -> None:
     """Run the command line and turn what is known to go wrong into one line and an exit code."""
     try:
-        app()
+        code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
+    except typer.TyperException as error:
+        _fail(error.format_message(), error.exit_code)
     except ConfigError as error:
         _fail(str(error), USER_MISTAKE)
-    except KeyboardInterrupt:
-        _fail("interrupted; what was recorded is kept", INTERRUPTED)
     except known_failures() as error:
         _fail(str(error), FAILURE)
+    if code == INTERRUPTED:
+        _fail("interrupted; what was recorded is kept", INTERRUPTED)
+    sys.exit(code)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     print(f"evenkeel: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from actors.faults import Faults
 from cluster.session import Session
 from orchestrator.config import ExperimentConfig
 from orchestrator.experiment import Experiment, RunSpec
@@ -21,22 +22,29 @@ FIGURE = "comparison.png"
 class Comparison:
     """All arms x seeds of one experiment.
 
-    Comparison(arms, models, Path("runs"), console).run(tracker, session)
+    Comparison(arms, models, Faults(), Path("runs"), console).run(tracker, session)
     """
 
     def __init__(
-        self, arms: Mapping[str, ExperimentConfig], models: Mapping[str, ModelFiles], runs: Path, console: Console
+        self,
+        arms: Mapping[str, ExperimentConfig],
+        models: Mapping[str, ModelFiles],
+        faults: Faults,
+        runs: Path,
+        console: Console,
     ) -> None:
         """Define the comparison; nothing runs yet.
 
         Args:
             arms: resolved config of each arm; name and seeds are the same in all.
             models: where each arm's model is.
+            faults: what goes wrong by request.
             runs: folder that holds all runs.
             console: for progress and the table.
         """
         self._arms = arms
         self._models = models
+        self._faults = faults
         self._runs = runs
         self._console = console
         self._config = next(iter(arms.values()))
@@ -59,14 +67,17 @@ class Comparison:
             parent.end(status)
 
     def _specs(self) -> list[RunSpec]:
-        return [
-            RunSpec(config=config, model=self._models[arm], arm=arm, seed=seed, folder=self._folder(arm, seed))
-            for seed in self._config.seeds
-            for arm, config in self._arms.items()
-        ]
+        return [self._spec(arm, seed) for seed in self._config.seeds for arm in self._arms]
 
-    def _folder(self, arm: str, seed: int) -> Path:
-        return run_path(self._runs, self._config.name, arm, seed)
+    def _spec(self, arm: str, seed: int) -> RunSpec:
+        return RunSpec(
+            config=self._arms[arm],
+            model=self._models[arm],
+            arm=arm,
+            seed=seed,
+            folder=run_path(self._runs, self._config.name, arm, seed),
+            faults=self._faults,
+        )
 
     def _conclude(self, started: list[RunSpec], parent: TrackedRun) -> None:
         curves = [Curves.read(spec.folder, spec.arm, spec.seed) for spec in started]

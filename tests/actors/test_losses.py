@@ -20,15 +20,11 @@ FORMULAS: dict[str, Callable[[list[Tensor]], Tensor]] = {
 ragged = st.lists(st.tuples(st.integers(1, 9), st.floats(-3, 3), st.integers(0, 2)), min_size=1, max_size=8)
 
 
-def logprobs_of(lengths: Sequence[int]) -> list[Tensor]:
-    """A leaf [T] for each sequence."""
-    generator = torch.Generator().manual_seed(sum(lengths))
-    return [-torch.rand(length, generator=generator, dtype=torch.float64).requires_grad_() for length in lengths]
-
-
 def leaves_of(lengths: Sequence[int]) -> list[Tensor]:
-    """The same, with gradients to be read from the leaves themselves."""
-    return [logprobs.detach().requires_grad_() for logprobs in logprobs_of(lengths)]
+    """Log-probs [T] of each sequence, ready to take gradients."""
+    generator = torch.Generator().manual_seed(sum(lengths))
+    logprobs = [-torch.rand(length, generator=generator, dtype=torch.float64) for length in lengths]
+    return [one.requires_grad_() for one in logprobs]
 
 
 def step_loss(kind: str, logprobs: Sequence[Tensor], advantages: Sequence[float], owners: Sequence[int]) -> Tensor:

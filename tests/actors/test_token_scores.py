@@ -69,7 +69,9 @@ def test_bfloat16_keeps_float32_logprobs_and_returns_gradients_in_its_own_dtype(
     hidden, head, targets = inputs(dtype=torch.bfloat16)
     scores = score_tokens(hidden, head, targets, 1.0, 3)
     assert scores.logprobs.dtype == scores.entropy.dtype == torch.float32
-    torch.testing.assert_close(scores.logprobs.double(), reference(hidden, head, targets, 1.0).logprobs, rtol=0, atol=0.05)
+    torch.testing.assert_close(
+        scores.logprobs.double(), reference(hidden, head, targets, 1.0).logprobs, rtol=0, atol=0.05
+    )
     scores.logprobs.sum().backward()
     assert hidden.grad is not None and head.grad is not None
     assert hidden.grad.dtype == head.grad.dtype == torch.bfloat16

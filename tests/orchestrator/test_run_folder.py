@@ -1,0 +1,115 @@
+"""A run's folder: nothing overwritten, lines as the steps end, and a crash in the middle of one."""
+
+import json
+import logging
+import math
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config import ExperimentConfig
+from orchestrator.run_folder import CONFIG, LOG, METRICS, RunFolder, move_aside, read_metrics, run_path
+from orchestrator.yaml_files import read_mapping
+
+CONFIG_TREE = {
+    "name": "e",
+    "model": {"path": "embedded"},
+    "task": {"kind": "arithmetic"},
+    "rollout": {"prompts_per_step": 4, "group_size": 2, "max_response_tokens": 8},
+    "scheduler": {"kind": "constant", "lr": 1e-6},
+    "steps": 10,
+    "arms": {"a": {}},
+}
+
+
+@pytest.fixture
+def config() -> ExperimentConfig:
+    return ExperimentConfig.model_validate(CONFIG_TREE)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return run_path(tmp_path, "e", "decay", 3)
+
+
+def test_a_run_lives_under_name_arm_and_seed() -> None:
+    assert run_path(Path("runs"), "demo", "decay", 3) == Path("runs/demo/decay/seed-3")
+
+
+def test_the_resolved_config_is_kept_and_can_be_read_again(path: Path, config: ExperimentConfig) -> None:
+    with RunFolder.create(path, config):
+        pass
+    stored = read_mapping(path / CONFIG)
+    assert "arms" not in stored
+    assert ExperimentConfig.model_validate(stored) == config.model_copy(update={"arms": {}})
+
+
+def test_each_step_is_a_line_on_disk_before_the_next_one(path: Path, config: ExperimentConfig) -> None:
+    with RunFolder.create(path, config) as folder:
+        for step in range(3):
+            folder.write_step(step, {"reward/mean": step / 2})
+            assert len(read_metrics(path)) == step + 1
+    assert read_metrics(path) == [{"step": step, "reward/mean": step / 2} for step in range(3)]
+
+
+def test_a_metric_that_is_not_finite_is_absent_and_the_file_stays_json(path: Path, config: ExperimentConfig) -> None:
+    with RunFolder.create(path, config) as folder:
+        folder.write_step(0, {"nan": math.nan, "inf": math.inf, "minus": -math.inf, "kept": 0.0})
+    assert json.loads((path / METRICS).read_text()) == {"step": 0, "kept": 0.0}
+
+
+def test_an_earlier_run_is_moved_aside_and_never_overwritten(path: Path, config: ExperimentConfig) -> None:
+    for number in range(3):
+        with RunFolder.create(path, config) as folder:
+            folder.write_step(number, {})
+    places = [path.with_name("seed-3.old-1"), path.with_name("seed-3.old-2"), path]
+    assert [read_metrics(place)[0]["step"] for place in places] == [0, 1, 2]
+    assert sorted(path.parent.iterdir()) == sorted(places)
+    assert "seed-3.old-2" in (path / LOG).read_text()
+
+
+def test_nothing_is_moved_where_nothing_is(tmp_path: Path) -> None:
+    assert move_aside(tmp_path / "no such run") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_last_line_that_was_cut_off_is_left_out(path: Path, config: ExperimentConfig) -> None:
+    with RunFolder.create(path, config) as folder:
+        for step in range(2):
+            folder.write_step(step, {"reward/mean": 0.5})
+    whole = (path / METRICS).read_text()
+    for length in range(len(whole)):
+        (path / METRICS).write_text(whole[:length])
+        assert [row["step"] for row in read_metrics(path)] == list(range(whole[:length].count("\n")))
+
+
+def test_steps_written_after_a_cut_off_line_can_be_read(path: Path, config: ExperimentConfig) -> None:
+    with RunFolder.create(path, config) as folder:
+        folder.write_step(0, {})
+    with (path / METRICS).open("a") as metrics:
+        metrics.write('{"step": 1, "rewa')
+    with RunFolder(path) as folder:
+        folder.write_step(1, {})
+        folder.write_step(2, {})
+    assert [row["step"] for row in read_metrics(path)] == [0, 1, 2]
+
+
+def test_an_exception_that_ends_the_run_is_logged_with_its_traceback(path: Path, config: ExperimentConfig) -> None:
+    with pytest.raises(RuntimeError, match="worker lost"), RunFolder.create(path, config):
+        raise RuntimeError("worker lost")
+    log = (path / LOG).read_text()
+    assert "the run ended early" in log
+    assert "RuntimeError: worker lost" in log
+
+
+def test_log_lines_reach_their_own_run_only_and_none_after_its_end(
+    tmp_path: Path, config: ExperimentConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = (RunFolder.create(tmp_path / name, config) for name in ("one", "other"))
+    with other, one:
+        one.log.info("hello")
+    one.log.log(logging.INFO, "too late")
+    assert (tmp_path / "one" / LOG).read_text().count("hello") == 1
+    assert "too late" not in (tmp_path / "one" / LOG).read_text()
+    assert (tmp_path / "other" / LOG).read_text() == ""
+    assert "hello" not in caplog.text
