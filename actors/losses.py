@@ -27,7 +27,7 @@ def token_divisors(
         case "token_mean":
             return [float(num_tokens)] * len(lengths)
         case "sequence_mean":
-            return [float(num_sequences * length) for length in lengths]
+            return [float(num_sequences * max(1, length)) for length in lengths]
         case _:
             return [float(num_sequences * max_response_tokens)] * len(lengths)
 
@@ -47,6 +47,6 @@ def policy_gradient_loss(
         divisors: one per sequence, from `token_divisors`.
     """
     scale = torch.tensor([a / d for a, d in zip(advantages, divisors, strict=True)], dtype=logprobs.dtype)
-    per_token = scale.repeat_interleave(torch.tensor(lengths)).to(logprobs.device)
+    per_token = scale.repeat_interleave(torch.tensor(lengths, dtype=torch.long)).to(logprobs.device)
     ratio = torch.exp(logprobs - logprobs.detach())
     return -(per_token * ratio).sum()

@@ -9,8 +9,8 @@ from torch import Tensor
 class TokenScores(NamedTuple):
     """What the learner knows of n response tokens."""
 
-    logprobs: Tensor  # [n] float32, differentiable
-    entropy: Tensor  # [n] float32, nats of the whole distribution at each position; detached
+    logprobs: Tensor  # [n] float32 (float64 for a float64 model), differentiable
+    entropy: Tensor  # [n] likewise, nats of the whole distribution at each position; detached
 
 
 def score_tokens(hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, chunk_tokens: int) -> TokenScores:
@@ -36,7 +36,7 @@ class _ChunkedScores(torch.autograd.Function):
     def forward(  # noqa: PLR0913, PLR0917 - autograd passes its inputs by position
         ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, chunk_tokens: int
     ) -> tuple[Tensor, Tensor]:
-        logprobs, entropy, normalisers = (hidden.new_empty(len(targets), dtype=torch.float32) for _ in range(3))
+        logprobs, entropy, normalisers = (hidden.new_empty(len(targets), dtype=_wide(hidden)) for _ in range(3))
         for start in range(0, len(targets), chunk_tokens):
             part = slice(start, start + chunk_tokens)
             logits = _logits(hidden[part], head, temperature)
@@ -53,11 +53,11 @@ class _ChunkedScores(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         hidden, head, targets, normalisers = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
-        grad_head = torch.zeros_like(head, dtype=torch.float32)
+        grad_head = torch.zeros_like(head, dtype=_wide(head))
         for start in range(0, len(targets), ctx.chunk_tokens):
             part = slice(start, start + ctx.chunk_tokens)
             grad_logits = _logits(hidden[part], head, ctx.temperature).sub_(normalisers[part, None]).exp_().neg_()
-            grad_logits.scatter_add_(-1, targets[part, None], torch.ones_like(targets[part, None], dtype=torch.float32))
+            grad_logits.scatter_add_(-1, targets[part, None], torch.ones_like(targets[part, None], dtype=_wide(head)))
             grad_logits.mul_((grads[0][part] / ctx.temperature)[:, None])
             narrow = grad_logits.to(hidden.dtype)
             grad_hidden[part] = narrow @ head
@@ -66,4 +66,9 @@ class _ChunkedScores(torch.autograd.Function):
 
 
 def _logits(hidden: Tensor, head: Tensor, temperature: float) -> Tensor:
-    return (hidden @ head.T).float().div_(temperature)
+    return (hidden @ head.T).to(_wide(hidden)).div_(temperature)
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    """Sums and exponentials are in float32 at least."""
+    return torch.promote_types(tensor.dtype, torch.float32)

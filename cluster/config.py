@@ -11,7 +11,7 @@ class ClusterConfig(BaseModel):
         True
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     address: str | None = Field(
         None, description="Ray address to join; null starts a private Ray on this machine (RAY_ADDRESS is honoured)"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
+RESOLUTION = 4  # decimals in which Ray counts a resource
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
@@ -61,7 +63,13 @@ def bill_of_materials(plan: Sequence[Bundle], available: Mapping[str, float]) ->
     have = {name: float(available.get(name, 0.0)) for name in total}
     rows.append({"role": "needed", "workers": len(plan), **total})
     rows.append({"role": "available", "workers": "", **have})
-    rows.append({"role": "missing", "workers": "", **{name: max(0.0, total[name] - have[name]) for name in total}})
+    rows.append(
+        {
+            "role": "missing",
+            "workers": "",
+            **{name: max(0.0, round(total[name] - have[name], RESOLUTION)) for name in total},
+        }
+    )
     return rows
 
 

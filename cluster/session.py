@@ -17,6 +17,7 @@ from ray._private.node import Node
 
 from cluster import TELEMETRY_OFF
 from cluster.config import ClusterConfig
+from cluster.watchdog import guarded
 
 LOCAL = "local"  # Ray's word for a cluster of one's own
 
@@ -44,15 +45,8 @@ def session(config: ClusterConfig) -> Iterator[Session]:
         ConnectionError: the named cluster cannot be joined.
     """
     address = config.address or os.environ.get("RAY_ADDRESS") or LOCAL
-    if address == LOCAL:
-        _start_private_ray()
-    else:
-        _join(address)
-    try:
-        with _terminated_as_interrupted():
-            yield Session(local=address == LOCAL, host=ray.util.get_node_ip_address())
-    finally:
-        ray.shutdown()
+    with _private_ray() if address == LOCAL else _joined(address), _terminated_as_interrupted():
+        yield Session(local=address == LOCAL, host=ray.util.get_node_ip_address())
 
 
 def resources() -> dict[str, float]:
@@ -86,15 +80,21 @@ def _terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _start_private_ray() -> None:
+@contextmanager
+def _private_ray() -> Iterator[None]:
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     # With Ray's multi-node support off, the node's address is 127.0.0.1 and every Ray process listens there only. The
     # children read the variable; this process has read it already, when ray was imported.
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
-    with _no_api_server():
-        ray.init(address="local", include_dashboard=False, log_to_driver=False, configure_logging=False)
+    with guarded():
+        try:
+            with _no_api_server():
+                ray.init(address=LOCAL, include_dashboard=False, log_to_driver=False, configure_logging=False)
+            yield
+        finally:
+            ray.shutdown()
 
 
 @contextmanager
@@ -108,10 +108,15 @@ def _no_api_server() -> Iterator[None]:
         yield
 
 
-def _join(address: str) -> None:
+@contextmanager
+def _joined(address: str) -> Iterator[None]:
     packages = [str(Path(__file__).parents[1] / name) for name in ("actors", "cluster", "orchestrator", "sweeps")]
     telemetry_off = {name: os.environ[name] for name in TELEMETRY_OFF}  # the nodes may not have it in theirs
     try:
         ray.init(address=address, log_to_driver=False, runtime_env={"py_modules": packages, "env_vars": telemetry_off})
     except Exception as error:  # Ray raises many types here; all mean the same to whoever named the address
         raise ConnectionError(f"cannot join the Ray cluster at {address!r}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -167,7 +167,7 @@ class ExperimentFile:
 
         def label(path: tuple[str, ...]) -> str:
             dotted = ".".join(path)
-            if any(path[: len(changed)] == changed for changed, _ in self.overrides):
+            if any(path[: len(changed)] == changed[: len(path)] for changed, _ in self.overrides):
                 return f"--set {dotted}"
             node: Any = changes
             for key in path:

@@ -101,7 +101,7 @@ class Experiment:
                 tracked.log_step(done)
                 progress.show(done)
 
-            self._loop(workers).run(0, spec.config.steps - 1, record)
+            self.loop(workers).run(0, spec.config.steps - 1, record)
 
     def self_test(self, workers: Crew) -> SelfTestReport:
         """The weight-sync self-test on these workers.
@@ -111,7 +111,8 @@ class Experiment:
         """
         return SelfTest(workers.rollouts, workers.learners, self._probe_text(), workers.block_size).run()
 
-    def _loop(self, workers: Crew) -> TrainingLoop:
+    def loop(self, workers: Crew) -> TrainingLoop:
+        """The loop over these workers, at step 0."""
         config = self._spec.config
         sampler = Sampler(
             config.rollout,

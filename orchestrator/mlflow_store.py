@@ -1,5 +1,6 @@
 """What Evenkeel asks of an MLflow tracking server; every call waits for it and may fail."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from mlflow.entities import Metric, Param
 
 from orchestrator.records import StepRecord
 
+logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
 # Limits of MLflow's batch call.
 PARAMS_PER_CALL, METRICS_PER_CALL, LONGEST_PARAM = 100, 1000, 6000
 
@@ -46,9 +48,9 @@ class MlflowStore:
             self._client.log_batch(run_id, params=rows[start : start + PARAMS_PER_CALL])
 
     def log_steps(self, run_id: str, records: Sequence[StepRecord]) -> None:
-        """The metrics of several steps, in as few calls as MLflow allows."""
+        """The metrics of several steps, in as few calls as MLflow allows; it knows no @, so avg@8 is avg_at_8 there."""
         rows = [
-            Metric(key, value, record.time_ms, record.step)
+            Metric(key.replace("@", "_at_"), value, record.time_ms, record.step)
             for record in records
             for key, value in record.metrics.items()
         ]

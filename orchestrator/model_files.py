@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from orchestrator.config import ExperimentConfig
 from orchestrator.config_errors import ConfigError
@@ -37,7 +38,7 @@ def find_model(config: ExperimentConfig, file: str) -> ModelFiles:
     Raises:
         ConfigError: the model is not there, or its context is too short.
     """
-    path = embedded_model() if config.model.path == EMBEDDED else config.model.path
+    path = embedded_model() if config.model.path == EMBEDDED else _expanded(config.model.path)
     described = _read_config(path, config.model.path, file)
     context = described.get("max_position_embeddings")
     if not isinstance(context, int):
@@ -50,6 +51,11 @@ def find_model(config: ExperimentConfig, file: str) -> ModelFiles:
             file, "rollout.max_response_tokens", longest, f"less than the model's context of {context} tokens"
         )
     return ModelFiles(path=path, context_length=context)
+
+
+def _expanded(path: str) -> str:
+    folder = Path(path).expanduser()
+    return str(folder) if folder.is_dir() else path
 
 
 def embedded_model() -> str:
@@ -65,11 +71,14 @@ def _from_hub(name: str) -> Path:
         offline = False
     except OSError:
         offline = not getproxies()
-    return Path(hf_hub_download(name, "config.json", local_files_only=offline))
+    try:
+        return Path(hf_hub_download(name, "config.json", local_files_only=offline))
+    except LocalEntryNotFoundError:
+        raise FileNotFoundError("no such folder, not in the local cache, and the hub cannot be reached") from None
 
 
 def _read_config(path: str, written: str, file: str) -> dict[str, object]:
-    folder = Path(path).expanduser()
+    folder = Path(path)
     try:
         config = folder / "config.json" if folder.is_dir() else _from_hub(path)
         described = json.loads(config.read_text(encoding="utf-8"))

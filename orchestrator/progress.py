@@ -36,6 +36,7 @@ class Progress:
         self._started = time.monotonic()
         self._printed = float("-inf")
         self._done = 0
+        self._told = 0  # how many steps were done at the last plain line
         self._last: StepRecord | None = None
 
     def say(self, text: str) -> None:
@@ -54,6 +55,7 @@ class Progress:
             self._live.update(self._table(record))
         elif time.monotonic() - self._printed >= PLAIN_EVERY_S or self._done == self._steps:
             self._printed = time.monotonic()
+            self._told = self._done
             self.say(self._plain(record))
 
     def _cells(self, record: StepRecord) -> dict[str, str]:
@@ -82,5 +84,5 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._live is not None:
             self._live.__exit__(kind, error, at)
-        if self._last is not None:
+        if self._last is not None and self._done != self._told:
             self.say(self._plain(self._last))

@@ -67,12 +67,14 @@ def _reduce(path: str, rows: list[Row], unit: str, first: int) -> MismatchSums:
 
 
 def _json_rows(path: str) -> Iterator[Row]:
-    with open(path, encoding="utf-8") as lines:
+    with open(path, "rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise ConfigError(path, f"line {number}", line.strip(), f"a JSON object ({error})") from None
+                raise ConfigError(
+                    path, f"line {number}", line.decode(errors="replace").strip(), f"a JSON object ({error})"
+                ) from None
             if not isinstance(row, dict):
                 raise ConfigError(path, f"line {number}", row, "a JSON object")
             train, rollout = (_json_column(path, number, row, column) for column in COLUMNS)
@@ -88,14 +90,24 @@ def _json_column(path: str, number: int, row: dict[str, Any], column: str) -> np
     for i, item in enumerate(value):
         if isinstance(item, bool) or not isinstance(item, int | float):
             raise ConfigError(path, f"{place}[{i}]", repr(item), "a finite number")
-    return np.array(value, np.float64)
+    try:
+        return np.array(value, np.float64)
+    except OverflowError as error:
+        raise ConfigError(path, place, None, f"finite numbers ({error})") from None
+
+
+def _batches(file: pq.ParquetFile, path: str) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from file.iter_batches(batch_size=ROWS_AT_ONCE, columns=list(COLUMNS))
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigError(path, "", None, f"an intact Parquet file ({' '.join(str(error).split())})") from None
 
 
 def _parquet_rows(path: str) -> Iterator[Row]:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        raise ConfigError(path, "", None, f"a Parquet file ({error})") from None
+        raise ConfigError(path, "", None, f"a Parquet file ({' '.join(str(error).split())})") from None
     for column in COLUMNS:
         if column not in file.schema_arrow.names:
             raise ConfigError(path, column, None, f"a list column; the columns are {file.schema_arrow.names}")
@@ -105,7 +117,7 @@ def _parquet_rows(path: str) -> Iterator[Row]:
         ):
             raise ConfigError(path, column, str(kind), "a list column of floating-point numbers")
     row = 0
-    for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, columns=list(COLUMNS)):
+    for batch in _batches(file, path):
         for train, rollout in zip(*(batch.column(column) for column in COLUMNS), strict=True):
             for column, value in zip(COLUMNS, (train, rollout), strict=True):
                 if not value.is_valid:

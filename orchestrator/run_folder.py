@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -34,6 +35,7 @@ class RunFolder:
         self._handler = logging.FileHandler(path / LOG, encoding="utf-8")
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self.log.addHandler(self._handler)
+        _drop_cut_off_line(path / METRICS)
         self._metrics = (path / METRICS).open("a", encoding="utf-8")
 
     @classmethod
@@ -62,6 +64,13 @@ class RunFolder:
         self._metrics.close()
         self.log.removeHandler(self._handler)
         self._handler.close()
+
+
+def _drop_cut_off_line(path: Path) -> None:
+    """Cut a file back to its last whole line, so that what is appended does not continue a torn one."""
+    if path.exists():
+        whole = path.read_bytes().rpartition(b"\n")
+        os.truncate(path, len(whole[0] + whole[1]))
 
 
 def move_aside(path: Path) -> Path | None:

@@ -1,6 +1,7 @@
 """YAML as people write it: duplicate keys are errors, and 1e-6 is a number."""
 
 import re
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,11 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # what `<<` brings in may be overridden
+                continue
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, "a key that is no scalar", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice", key_node.start_mark
@@ -35,6 +40,13 @@ _Loader.add_implicit_resolver(
     ),
     list("-+0123456789."),
 )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes whatever our loader would take for something else than text."""
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
@@ -62,7 +74,7 @@ def parse_scalar(text: str, source: str) -> Any:
 
 def dump(tree: Any) -> str:
     """YAML text with the keys in their own order."""
-    return str(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+    return str(yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
 def _load(text: str, source: str) -> Any:
@@ -71,4 +83,6 @@ def _load(text: str, source: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{source}:{mark.line + 1}" if mark else source
-        raise ConfigError(where, "", None, f"YAML ({getattr(error, 'problem', error)})") from None
+        raise ConfigError(
+            where, "", None, f"YAML ({getattr(error, 'problem', None) or ' '.join(str(error).split())})"
+        ) from None

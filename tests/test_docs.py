@@ -21,7 +21,6 @@ METHOD, EXPERIMENT_FILE = ((ROOT / "docs" / f"{name}.md").read_text() for name i
 
 # What the code puts together from pieces or writes without an area; `literal_keys` finds the others by itself.
 COMPOSED_KEYS = {
-    "loss",
     *(f"scheduler/event/{event}" for event in ("surge", "decay", "floor")),
     *(f"time/{phase}" for phase in ("rollout", "score", "gradients", "decide", "apply", "publish")),
 }

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from orchestrator import model_files
 from orchestrator.config import ExperimentConfig
@@ -39,14 +40,35 @@ def mistake(path: str | Path, max_response_tokens: int = 8) -> str:
     return str(raised.value)
 
 
-@pytest.fixture(autouse=True)
-def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is fetched: every name is unknown to the hub."""
+class FakeHub:
+    """Stands in for the hub and its name server: nothing is fetched, and every name is unknown unless in `models`."""
 
-    def download(name: str, file: str) -> str:
+    def __init__(self) -> None:
+        self.models: dict[str, Path] = {}
+        self.reachable = True
+        self.asked_offline: list[bool] = []
+
+    def getaddrinfo(self, *args: Any) -> list[Any]:
+        if not self.reachable:
+            raise OSError("Temporary failure in name resolution")
+        return []
+
+    def download(self, name: str, file: str, local_files_only: bool) -> str:
+        self.asked_offline.append(local_files_only)
+        if name in self.models:
+            return str(self.models[name] / file)
+        if local_files_only:
+            raise LocalEntryNotFoundError("not in the cache\nsecond line")
         raise OSError(f"{name} is no model\nsecond line")
 
-    monkeypatch.setattr(model_files, "hf_hub_download", download)
+
+@pytest.fixture(autouse=True)
+def hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    fake = FakeHub()
+    monkeypatch.setattr(model_files, "hf_hub_download", fake.download)
+    monkeypatch.setattr(model_files.socket, "getaddrinfo", fake.getaddrinfo)
+    monkeypatch.setattr(model_files, "getproxies", dict)
+    return fake
 
 
 def test_the_embedded_model_is_found_with_its_context() -> None:
@@ -61,11 +83,28 @@ def test_a_folder_is_found_with_its_context(tmp_path: Path) -> None:
     assert (found.path, found.context_length) == (str(folder), 64)
 
 
-def test_a_hub_name_is_kept_and_its_context_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = model_folder(tmp_path, {"max_position_embeddings": 64})
-    monkeypatch.setattr(model_files, "hf_hub_download", lambda name, file: str(folder / file))
+@pytest.mark.parametrize("reachable", [True, False])
+def test_a_hub_name_is_kept_and_its_context_read(tmp_path: Path, hub: FakeHub, reachable: bool) -> None:
+    hub.models["Qwen/Qwen3-4B-Base"] = model_folder(tmp_path, {"max_position_embeddings": 64})
+    hub.reachable = reachable
     found = find_model(experiment("Qwen/Qwen3-4B-Base"), "e.yaml")
     assert (found.path, found.context_length) == ("Qwen/Qwen3-4B-Base", 64)
+    assert hub.asked_offline == [not reachable]
+
+
+def test_without_a_way_to_the_hub_only_the_cache_is_asked(hub: FakeHub) -> None:
+    hub.reachable = False
+    text = mistake("Qwen/Qwen3-4B-Base")
+    assert hub.asked_offline == [True]
+    assert text.startswith("e.yaml: model.path: got 'Qwen/Qwen3-4B-Base', expected")
+    assert "the hub cannot be reached" in text
+
+
+def test_a_proxy_is_a_way_to_the_hub(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.reachable = False
+    monkeypatch.setattr(model_files, "getproxies", lambda: {"https": "http://proxy:3128"})
+    mistake("Qwen/Qwen3-4B-Base")
+    assert hub.asked_offline == [False]
 
 
 def test_a_folder_under_home_is_given_on_by_its_full_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

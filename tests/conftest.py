@@ -1,0 +1,9 @@
+"""What holds for all tests."""
+
+from hypothesis import settings
+
+import cluster  # noqa: F401 - before any test imports ray, which reads the environment set here only once
+
+# A shared or busy machine is slow now and then; that is no failure.
+settings.register_profile("evenkeel", deadline=None)
+settings.load_profile("evenkeel")

@@ -1,0 +1,95 @@
+"""A run that is interrupted or killed leaves what it recorded, and no process."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from real_run import command, environment, evenkeel
+
+START_LIMIT_S = 150
+GONE_WITHIN_S = 10
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    driver: "subprocess.Popen[str]"
+    metrics: Path
+    processes: list[psutil.Process]  # all below the driver
+
+
+Start = Callable[[int], Running]
+
+
+@pytest.fixture
+def start(tiny: Path) -> Iterator[Start]:
+    """Starts runs that have recorded some steps; what a failing test leaves of them is killed."""
+    drivers: list[subprocess.Popen[str]] = []
+
+    def started(steps: int) -> Running:
+        driver = subprocess.Popen(
+            command("run", "tiny.yaml", "--arm", "baseline", "--set", "steps=100000"),
+            cwd=tiny,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            # Tests that run in the background of a shell ignore SIGINT, and so would what they start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        )
+        drivers.append(driver)
+        metrics = tiny / "runs" / "tiny" / "baseline" / "seed-0" / "metrics.jsonl"
+        until = time.monotonic() + START_LIMIT_S
+        while time.monotonic() < until and driver.poll() is None:
+            if metrics.exists() and metrics.read_text().count("\n") >= steps:
+                below = psutil.Process(driver.pid).children(recursive=True)
+                return Running(driver=driver, metrics=metrics, processes=below)
+            time.sleep(0.2)
+        driver.kill()
+        raise AssertionError(f"the run did not get to step {steps}: {driver.communicate()[0]}")
+
+    yield started
+    for driver in drivers:
+        driver.kill()
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_cleanly_and_keeps_its_steps(start: Start, how: signal.Signals) -> None:
+    run = start(2)
+    run.driver.send_signal(how)
+    output, _ = run.driver.communicate(timeout=60)
+    assert run.driver.returncode == 130
+    assert "interrupted; what was recorded is kept" in output
+    assert "Traceback" not in output
+    assert [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()][:2] == [0, 1]
+    _, left = psutil.wait_procs(run.processes, timeout=GONE_WITHIN_S)
+    assert alive(left) == []
+
+
+def test_a_killed_driver_takes_all_its_processes_with_it(start: Start) -> None:
+    run = start(1)
+    assert {"raylet", "ray::RolloutWorker", "ray::Learner"} <= {process.name() for process in run.processes}
+    run.driver.kill()
+    run.driver.communicate()
+    _, left = psutil.wait_procs(run.processes, timeout=GONE_WITHIN_S)
+    assert alive(left) == []
+
+
+def test_a_run_whose_weights_do_not_arrive_refuses_to_start(tiny: Path) -> None:
+    refused = evenkeel("run", "tiny.yaml", "--arm", "baseline", cwd=tiny, EVENKEEL_FAULTS="drop tensor lm_head.weight")
+    assert refused.returncode == 1
+    [line] = refused.stderr.splitlines()
+    assert line.startswith("evenkeel: weight-sync self-test failed: output head: lm_head.weight did not arrive")
+    assert (tiny / "runs" / "tiny" / "baseline" / "seed-0" / "metrics.jsonl").read_text() == ""

@@ -1,0 +1,130 @@
+"""The workers of a run on a private Ray: what they listen on, what they measure, and whether weights arrive."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+from real_run import TINY
+from rich.console import Console
+
+from actors.faults import Faults
+from actors.learner import Learner
+from cluster.config import ClusterConfig
+from cluster.session import Session, session
+from orchestrator.clock import PhaseClock
+from orchestrator.config import ExperimentFile
+from orchestrator.crew import Crew, crew
+from orchestrator.experiment import Experiment, RunSpec
+from orchestrator.model_files import find_model
+from orchestrator.self_test import WeightSyncError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def ray_session() -> Iterator[Session]:
+    with session(ClusterConfig()) as opened:
+        yield opened
+
+
+@contextmanager
+def started(folder: Path, ray_session: Session, *overrides: str) -> Iterator[tuple[Experiment, Crew]]:
+    (folder / "tiny.yaml").write_text(TINY)
+    config = ExperimentFile.read(folder / "tiny.yaml", overrides).resolve("baseline")
+    model = find_model(config, "tiny.yaml")
+    spec = RunSpec(config=config, model=model, arm="baseline", seed=0, folder=folder / "run")
+    with crew(config, model, ray_session, Faults()) as workers:
+        yield Experiment(spec, ray_session, Console()), workers
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory, ray_session: Session) -> Iterator[tuple[Experiment, Crew]]:
+    folder = tmp_path_factory.mktemp("two-ranks")
+    with started(folder, ray_session, "rollout.workers=2", "learner.workers=2") as running:
+        yield running
+
+
+def inject(workers: Crew, text: str) -> None:
+    """Make running workers faulty: sending sources leave tensors out, engines keep their prefix cache."""
+    faults = Faults.parse(text)
+
+    def on_learner(learner: Learner) -> None:
+        learner._publisher._transfer.source._keep = lambda name: not faults.drops(name)
+
+    def on_rollout_worker(worker: object) -> None:
+        worker._spec = dataclasses.replace(worker._spec, faults=faults)
+
+    ray.get([handle.__ray_call__.remote(on_learner) for handle in workers.learners.handles])
+    ray.get([handle.__ray_call__.remote(on_rollout_worker) for handle in workers.rollouts.handles])
+
+
+def failure(experiment: Experiment, workers: Crew, fault: str) -> WeightSyncError:
+    """What the self-test says of a fault; the workers are whole again afterwards."""
+    inject(workers, fault)
+    try:
+        with pytest.raises(WeightSyncError) as raised:
+            experiment.self_test(workers)
+    finally:
+        inject(workers, "")
+        workers.learners.broadcast(Learner.restore)
+        workers.learners.broadcast(Learner.publish, 0)
+    return raised.value
+
+
+def test_the_self_test_passes_on_whole_workers_and_costs_two_syncs(two_ranks: tuple[Experiment, Crew]) -> None:
+    report = two_ranks[0].self_test(two_ranks[1])
+    assert report.syncs == 2
+    assert report.perturbed < report.limit
+
+
+def test_a_dropped_tied_output_head_is_named(two_ranks: tuple[Experiment, Crew]) -> None:
+    assert failure(*two_ranks, "drop tensor lm_head.weight").part == "output head"
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_dropped_decoder_layer_is_named(two_ranks: tuple[Experiment, Crew], layer: int) -> None:
+    assert failure(*two_ranks, f"drop tensor model.layers.{layer}.*").part == f"layer {layer}"
+
+
+@pytest.mark.parametrize("tensor", ["mlp.down_proj.weight", "self_attn.k_norm.weight", "input_layernorm.weight"])
+def test_a_single_dropped_tensor_is_named(two_ranks: tuple[Experiment, Crew], tensor: str) -> None:
+    found = failure(*two_ranks, f"drop tensor model.layers.1.{tensor}")
+    assert found.part == "layer 1"
+    assert tensor in found.detail
+
+
+def test_a_dropped_final_norm_is_named(two_ranks: tuple[Experiment, Crew]) -> None:
+    assert failure(*two_ranks, "drop tensor model.norm.weight").part == "final norm"
+
+
+def test_a_kept_prefix_cache_is_named(two_ranks: tuple[Experiment, Crew]) -> None:
+    assert failure(*two_ranks, "keep prefix cache").part == "the prefix cache"
+
+
+def test_everything_listens_on_loopback_only(two_ranks: tuple[Experiment, Crew]) -> None:
+    processes = psutil.Process().children(recursive=True)
+    names = {process.name() for process in processes}
+    assert {"raylet", "gcs_server", "ray::RolloutWorker", "ray::Learner", "ray::Scheduler"} <= names
+    open_to = {
+        socket.laddr.ip
+        for process in processes
+        for socket in process.net_connections("inet")
+        if socket.status == psutil.CONN_LISTEN
+    }
+    assert open_to <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_one_and_two_learner_ranks_measure_the_same(
+    two_ranks: tuple[Experiment, Crew], tmp_path: Path, ray_session: Session
+) -> None:
+    of_two = two_ranks[0].loop(two_ranks[1]).step(0, PhaseClock()).metrics
+    with started(tmp_path, ray_session, "rollout.workers=2") as (experiment, workers):
+        of_one = experiment.loop(workers).step(0, PhaseClock()).metrics
+    assert of_one.keys() == of_two.keys()
+    for key in of_one:
+        if not key.startswith(("time/", "throughput/")):
+            assert of_two[key] == pytest.approx(of_one[key], rel=1e-5, abs=1e-9), key
