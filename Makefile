@@ -32,7 +32,7 @@ test: $(READY) ## run the tests, without those marked long
 	$(BIN)/python -m pytest
 
 test-long: $(READY) ## run the tests that take minutes
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m long || [ $$? -eq 5 ] # 5: none there yet
 
 lint: $(READY) ## check format, lint and types
 	$(BIN)/ruff format --check

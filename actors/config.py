@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-Count = Annotated[int, Field(ge=1)]
+LossKind = Literal["token_mean", "sequence_mean", "constant"]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Workers = Annotated[int, Field(ge=1, le=65_536)]
 Beta = Annotated[float, Field(ge=0, lt=1, strict=True)]
 
 
@@ -29,14 +31,14 @@ class RolloutConfig(Settings):
         1
     """
 
-    workers: Count = 1
-    cpus_per_worker: float = Field(0.25, gt=0, description="logical CPUs reserved; the phases of a step take turns")
+    workers: Workers = 1
+    cpus_per_worker: float = Field(0.25, ge=0.01, description="logical CPUs reserved; the phases of a step take turns")
     gpus_per_worker: float = Field(0.0, ge=0)
     prompts_per_step: Count
     group_size: Count = Field(description="responses per prompt")
     max_prompt_tokens: Count = 1024
     max_response_tokens: Count
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, ge=0.01, description="vLLM would silently raise anything smaller to 0.01")
     dtype: Dtype = "bfloat16"
     filter_flat_groups: bool = Field(False, description="drop groups whose rewards are all equal and sample more")
     max_rounds: Count = Field(4, description="sampling rounds per step when groups are dropped")
@@ -73,15 +75,15 @@ class LearnerConfig(Settings):
         'token_mean'
     """
 
-    workers: Count = 1
-    cpus_per_worker: float = Field(0.25, gt=0, description="logical CPUs reserved; the phases of a step take turns")
+    workers: Workers = 1
+    cpus_per_worker: float = Field(0.25, ge=0.01, description="logical CPUs reserved; the phases of a step take turns")
     gpus_per_worker: float = Field(0.0, ge=0)
     dtype: Dtype = Field("float32", description="of the forward and backward pass; weights and sums stay float32")
     tokens_per_microbatch: Count = Field(8192, description="prompt and response tokens, padding included")
     logits_chunk_mib: Count = Field(64, description="largest piece of the [tokens, vocabulary] logits ever held")
     grad_clip: float = Field(1.0, gt=0)
     advantage: Literal["grpo", "dr_grpo", "rloo"] = "grpo"
-    loss: Literal["token_mean", "sequence_mean", "constant"] = "token_mean"
+    loss: LossKind = "token_mean"
     correction: NoCorrection = NoCorrection()
     optimizer: OptimizerConfig = OptimizerConfig()
 

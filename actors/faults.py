@@ -1,8 +1,8 @@
 """Faults on purpose: the switch that shows a safeguard at work."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 _DROP = re.compile(r"drop tensor (\S+)")
 _FORMS = "'drop tensor NAME' (* matches any text) or 'keep prefix cache'"
@@ -44,4 +44,13 @@ class Faults:
 
     def drops(self, name: str) -> bool:
         """Whether the tensor of this name is kept from the rollout workers."""
-        return any(fnmatchcase(name, pattern) for pattern in self.dropped_tensors)
+        return any(_matches(name, pattern) for pattern in self.dropped_tensors)
+
+    def without_effect(self, names: Iterable[str]) -> list[str]:
+        """Patterns that match none of a model's tensors: most likely misspelt."""
+        names = list(names)
+        return [pattern for pattern in self.dropped_tensors if not any(_matches(name, pattern) for name in names)]
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None

@@ -188,11 +188,6 @@ class Learner:
     def _local_weights(self) -> dict[str, Tensor]:
         return {name: _local(parameter.data) for name, parameter in self._model.model.named_parameters()}
 
-    def close(self) -> None:
-        """Leave the gang."""
-        if dist.is_initialized():
-            dist.destroy_process_group()
-
 
 def _local(tensor: Tensor) -> Tensor:
     """The shard that this rank holds."""

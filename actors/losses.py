@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from actors.config import LossKind
+
 
 def token_divisors(
-    kind: str, lengths: Sequence[int], num_tokens: int, num_sequences: int, max_response_tokens: int
+    kind: LossKind, lengths: Sequence[int], num_tokens: int, num_sequences: int, max_response_tokens: int
 ) -> list[float]:
     """What the loss of each sequence's tokens is divided by.
 
@@ -28,7 +30,7 @@ def token_divisors(
             return [float(num_tokens)] * len(lengths)
         case "sequence_mean":
             return [float(num_sequences * max(1, length)) for length in lengths]
-        case _:
+        case "constant":
             return [float(num_sequences * max_response_tokens)] * len(lengths)
 
 

@@ -1,6 +1,5 @@
 """One vLLM engine in its own process: samples responses and loads the weights the learners send."""
 
-import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +43,18 @@ class EngineSpec:
     faults: Faults
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineShape:
+    """Sizes of an engine that is up.
+
+    Example:
+        EngineShape(block_size=128, max_model_len=512)
+    """
+
+    block_size: int  # tokens per KV-cache block
+    max_model_len: int  # prompt and response tokens
+
+
 class RolloutWorker:
     """Samples with vLLM. The engine runs in this very process: no orphans, quick shutdown.
 
@@ -58,8 +69,8 @@ class RolloutWorker:
         self._arrived: list[str] = []
         self._weight_version = 0
 
-    def start(self) -> int:
-        """Load the model and warm the engine up; returns the size of a KV-cache block in tokens."""
+    def start(self) -> EngineShape:
+        """Load the model and warm the engine up."""
         # vLLM takes seconds to import and must see this actor's environment; the driver, which ships this class, never
         # needs it.
         from actors import engine  # noqa: PLC0415
@@ -69,8 +80,8 @@ class RolloutWorker:
         self._engine = engine.build_engine(spec.model, spec.config, spec.max_model_len, spec.transfer)
         self._merged_parts = engine.merged_parts(self._engine)
         self.generate([SampleRequest(prompt_ids=np.zeros(4, np.int32), seeds=(0,))], max_tokens=2)
-        block_size: int = self._engine.llm_engine.vllm_config.cache_config.block_size
-        return block_size
+        block_size = self._engine.llm_engine.vllm_config.cache_config.block_size
+        return EngineShape(block_size=block_size, max_model_len=spec.max_model_len)
 
     def generate(self, requests: Sequence[SampleRequest], max_tokens: int | None = None) -> list[tuple[Response, ...]]:
         """Sample one response per seed of each request; responses in the order of the requests and their seeds."""
@@ -114,11 +125,6 @@ class RolloutWorker:
         """Stamp the responses sampled from here on."""
         self._weight_version = int(version)
         self._engine.update_weight_version(version)
-
-    def close(self) -> None:
-        """Free the engine and what it holds on a GPU."""
-        self._engine = None
-        gc.collect()
 
 
 def _check_merged_layers(arrived: Sequence[str], merged: Mapping[str, Sequence[str]]) -> None:

@@ -49,8 +49,8 @@ class Scheduler:
         if merged.nonfinite:
             return {"gradient/nonfinite": float(merged.nonfinite), "gradient/clipped": 0.0}
         norm = math.sqrt(merged.grad_square_sum)
-        before = norm if self._norm_smoothed is None else self._norm_smoothed
-        self._norm_smoothed = NORM_SMOOTHING * norm + (1 - NORM_SMOOTHING) * before
+        before = self._norm_smoothed
+        self._norm_smoothed = norm if before is None else NORM_SMOOTHING * norm + (1 - NORM_SMOOTHING) * before
         return {
             "gradient/norm": norm,
             "gradient/norm_smoothed": self._norm_smoothed,

@@ -16,5 +16,7 @@ class ClusterConfig(BaseModel):
     address: str | None = Field(
         None, description="Ray address to join; null starts a private Ray on this machine (RAY_ADDRESS is honoured)"
     )
-    placement_timeout_s: float = Field(60.0, gt=0, description="how long to wait for room before giving up")
-    call_timeout_s: float = Field(1800.0, gt=0, description="a worker silent for longer than this counts as lost")
+    placement_timeout_s: float = Field(60.0, gt=0, le=1e9, description="how long to wait for room before giving up")
+    call_timeout_s: float = Field(
+        1800.0, gt=0, le=1e9, description="a worker silent for longer than this counts as lost"
+    )

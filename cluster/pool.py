@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.placement import Slot
+
+PROBE_S = 5.0  # how long the dead are looked for when a call has failed
 
 W = TypeVar("W")
 A = TypeVar("A")
@@ -105,7 +107,13 @@ class Pool(Generic[W]):
             ready, pending = ray.wait(pending, num_returns=1, timeout=self._timeout_s)
             if not ready:
                 raise WorkerLost(self.names[calls.index(pending[0])], method, f"no answer in {self._timeout_s:g} s")
-            results[ready[0]] = self._result(method, self.names[calls.index(ready[0])], ready[0])
+            try:
+                results[ready[0]] = self._result(method, self.names[calls.index(ready[0])], ready[0])
+            except WorkerLost:
+                raise
+            except Exception as error:
+                # Often only what a worker says of a peer that has just died: then the death is what to tell.
+                raise self._death(method) or error from error
         return [results[call] for call in calls]
 
     def _result(self, method: str, name: str, call: Any) -> Any:
@@ -116,8 +124,21 @@ class Pool(Generic[W]):
         except RayActorError as error:
             raise WorkerLost(name, method, str(error)) from error
         except RayTaskError as error:
+            if isinstance(error.cause, RayError):  # it lost a worker that it had called itself
+                raise WorkerLost(name, method, str(error.cause)) from error
             # What the worker itself raised, under its own type; Ray's wrapper holds the remote traceback.
             raise error.cause from error
+
+    def _death(self, method: str) -> WorkerLost | None:
+        """The first worker of this pool that is dead, if any is."""
+        calls = [handle.__ray_call__.remote(lambda _: None) for handle in self.handles]
+        answered, _ = ray.wait(calls, num_returns=len(calls), timeout=PROBE_S)  # a busy one is not dead
+        for call in answered:
+            try:
+                self._result(method, self.names[calls.index(call)], call)
+            except WorkerLost as lost:
+                return lost
+        return None
 
 
 def _spawn(worker: type[W], slot: Slot, name: str, arguments: tuple[Any, ...], env: Mapping[str, str]) -> Any:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from unittest.mock import patch
 
 import ray
 from ray._private import ray_constants
@@ -27,11 +26,10 @@ class Session:
     """A live connection to Ray.
 
     Example:
-        Session(local=True, host="127.0.0.1")
+        Session(local=True)
     """
 
     local: bool  # a private Ray on this machine, reachable from this machine only
-    host: str  # address that this driver's node has inside the cluster
 
 
 @contextmanager
@@ -46,7 +44,7 @@ def session(config: ClusterConfig) -> Iterator[Session]:
     """
     address = config.address or os.environ.get("RAY_ADDRESS") or LOCAL
     with _private_ray() if address == LOCAL else _joined(address), _terminated_as_interrupted():
-        yield Session(local=address == LOCAL, host=ray.util.get_node_ip_address())
+        yield Session(local=address == LOCAL)
 
 
 def resources() -> dict[str, float]:
@@ -104,8 +102,12 @@ def _no_api_server() -> Iterator[None]:
     With telemetry off or on, its usage module asks the metadata services of three clouds where it runs. A private Ray
     needs neither that nor the server.
     """
-    with patch.object(Node, "start_api_server", lambda self, **_: None):
+    start = Node.start_api_server
+    Node.start_api_server = lambda self, **_: None  # type: ignore[method-assign]
+    try:
         yield
+    finally:
+        Node.start_api_server = start  # type: ignore[method-assign]
 
 
 @contextmanager

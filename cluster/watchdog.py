@@ -24,9 +24,8 @@ EXIT_TIMEOUT_S = 10.0
 def guarded() -> Iterator[None]:
     """Whatever is started in the with-block is gone soon after it, or after this process has died in it."""
     mark = secrets.token_hex(8)
-    command = [sys.executable, __file__, mark, str(os.getpid())]
     # A session of its own: Ctrl-C in a terminal reaches the driver, not the watchdog.
-    watchdog = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    watchdog = subprocess.Popen([sys.executable, __file__, mark], stdin=subprocess.PIPE, start_new_session=True)
     os.environ[MARK] = mark
     try:
         yield
@@ -34,34 +33,33 @@ def guarded() -> Iterator[None]:
         del os.environ[MARK]
         assert watchdog.stdin is not None
         watchdog.stdin.close()
-        watchdog.wait(EXIT_TIMEOUT_S)
+        try:
+            watchdog.wait(EXIT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            watchdog.kill()
 
 
-def marked(driver: int, mark: str, known: set[psutil.Process]) -> set[psutil.Process]:
-    """The driver's descendants that were started with that mark, or by one of `known`.
+def marked(mark: str, known: set[psutil.Process]) -> set[psutil.Process]:
+    """All processes that were started with that mark, or by one of `known`.
 
     Both, because a process that sets its own title overwrites the environment that others can read.
     """
-    try:
-        descendants = psutil.Process(driver).children(recursive=True)
-    except psutil.Error:  # the driver is gone
-        return set()
     found: set[psutil.Process] = set()
-    for process in descendants:
+    for process in psutil.process_iter():
         try:
             if process.environ().get(MARK) == mark or process.parent() in known | found:
                 found.add(process)
-        except psutil.Error:  # gone by now
+        except psutil.Error:  # not ours, or gone by now
             continue
     return found
 
 
-def watch(driver: int, mark: str) -> None:
+def watch(mark: str) -> None:
     """Remember marked processes until standard input closes, then kill those that are left."""
     known: set[psutil.Process] = set()
     while not select.select([sys.stdin], [], [], LOOK_EVERY_S)[0]:
-        known |= marked(driver, mark, known)
-    for process in known | marked(driver, mark, known):
+        known |= marked(mark, known)
+    for process in known | marked(mark, known):
         try:
             process.kill()  # psutil makes sure that the number has not gone to another process
         except psutil.Error:
@@ -69,4 +67,4 @@ def watch(driver: int, mark: str) -> None:
 
 
 if __name__ == "__main__":
-    watch(int(sys.argv[2]), sys.argv[1])
+    watch(sys.argv[1])

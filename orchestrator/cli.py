@@ -1,11 +1,12 @@
 """The commands that concern a single experiment: run, doctor, metrics."""
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from actors.faults import Faults
 from orchestrator.config import DEFAULT_ARM, ExperimentConfig, ExperimentFile
-from orchestrator.config_errors import ConfigError
+from orchestrator.config_errors import MISSING, ConfigError
 from orchestrator.model_files import find_model
 from orchestrator.run_folder import run_path
 
@@ -33,6 +34,7 @@ FileArgument = Annotated[str, typer.Argument(metavar="E.yaml", help="experiment 
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a value; repeatable")]
 RunsOption = Annotated[Path, typer.Option("--runs", help="folder that holds all runs")]
 RUNS = Path("runs")
+PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}  # text as it is
 
 
 @app.command(epilog="Example: evenkeel run examples/demo.yaml --arm decay --seed 1 --set steps=20")
@@ -56,7 +58,7 @@ def run(
     spec = RunSpec(config=config, model=model, arm=arm, seed=seed, folder=folder, faults=faults_from_environment())
     with tracking(config, runs) as tracker, session(config.cluster) as ray_session:
         Experiment(spec, ray_session, console).run(tracker)
-    console.print(f"recorded in {spec.folder}", highlight=False)
+    console.print(f"recorded in {spec.folder}", **PLAIN)
 
 
 @app.command(epilog="Example: evenkeel doctor examples/demo.yaml --weights")
@@ -68,7 +70,7 @@ def doctor(
 ) -> None:
     """Show the environment, the cluster and the bill of materials, and say what will not fit."""
     if file is None and weights:
-        raise ConfigError("--weights", "", None, "an experiment file whose workers it can start")
+        raise ConfigError("--weights", "", MISSING, "an experiment file whose workers it can start")
     config = ExperimentFile.read(file, overrides or []).resolve(arm) if file else None
     model = find_model(config, file) if config and file else None
     from orchestrator.doctor import examine
@@ -89,7 +91,7 @@ def metrics(
 
     measured = read_mismatch(rollouts).metrics()
     if as_json:
-        print(json.dumps(measured))
+        print(json.dumps({key: value if math.isfinite(value) else None for key, value in measured.items()}))
         return
     table = Table("metric", "value")
     for key, value in measured.items():
@@ -102,13 +104,14 @@ def tracking(config: ExperimentConfig, runs: Path) -> "Iterator[Tracker]":
     """The connection to MLflow: the URI of the file, else a sqlite file beside the runs."""
     from orchestrator.tracking import Tracker
 
-    runs.mkdir(parents=True, exist_ok=True)
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("--runs", "", str(runs), f"a folder that can be made ({error.strerror})") from None
     root = runs.resolve()
     # A database has no place for artifacts; MLflow would put them in the working directory.
     uri, artifacts = (config.tracking.uri, None) if config.tracking.uri else (f"sqlite:///{root / 'mlflow.db'}", root)
-    tracker = Tracker(
-        uri, artifacts, warn=lambda text: console.print(f"warning: {text}", style="yellow", highlight=False)
-    )
+    tracker = Tracker(uri, artifacts, warn=lambda text: console.print(f"warning: {text}", style="yellow", **PLAIN))
     try:
         yield tracker
     finally:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,14 +12,14 @@ from pydantic import Field, ValidationError, model_validator
 from actors.config import Count, LearnerConfig, ModelConfig, RolloutConfig, Settings
 from actors.lr_policies import SchedulerConfig
 from cluster.config import ClusterConfig
-from orchestrator.config_errors import ConfigError, FieldRule, describe
+from orchestrator.config_errors import MISSING, ConfigError, FieldRule, describe
 from orchestrator.yaml_files import parse_scalar, read_mapping
 
 Tree = dict[str, Any]
 
 DEFAULT_ARM = "default"
 SMALLEST_GROUP = 2  # responses that can be better or worse than each other
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # names become folders
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"  # names become folders
 NAME_CHARACTERS = "letters, digits, '.', '_' and '-', a letter or digit first"
 # What belongs to the experiment as a whole; an arm that changed it would not be an arm of the same experiment.
 NOT_IN_ARMS = ("name", "arms", "seeds", "tracking", "cluster")
@@ -119,16 +119,19 @@ class ExperimentFile:
                 _set(tree, key_path, value)
         over_arms = tuple(change for change in changes if change[0][0] != "arms")
         file = cls(path=str(path), tree=tree, overrides=over_arms)
+        as_written = replace(file, overrides=())
         for arm in file.arms() or [DEFAULT_ARM]:
-            file.resolve(arm)
+            as_written.resolve(arm)
         return file
 
     def arms(self) -> list[str]:
         """Names of the arms, in the file's order; none when the file has no `arms`."""
-        arms = self.tree.get("arms") or {}
-        if not isinstance(arms, Mapping) or not all(isinstance(value, Mapping) for value in arms.values()):
+        arms = {} if self.tree.get("arms") is None else self.tree["arms"]
+        if not isinstance(arms, Mapping):
             raise ConfigError(self.path, "arms", arms, "a mapping from arm names to what they change")
-        for name in arms:
+        for name, changes in arms.items():
+            if not isinstance(changes, Mapping):
+                raise ConfigError(self.path, f"arms.{name}", changes, "a mapping of what the arm changes")
             if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name):
                 raise ConfigError(self.path, "arms", name, f"an arm name of {NAME_CHARACTERS}")
         return list(arms)
@@ -168,7 +171,7 @@ class ExperimentFile:
         def label(path: tuple[str, ...]) -> str:
             dotted = ".".join(path)
             if any(path[: len(changed)] == changed[: len(path)] for changed, _ in self.overrides):
-                return f"--set {dotted}"
+                return f"--set {dotted}" + (f" in arm {origin.split('.')[1]}" if origin else "")
             node: Any = changes
             for key in path:
                 if not isinstance(node, Mapping) or key not in node:
@@ -204,7 +207,7 @@ def _parse_override(text: str) -> tuple[tuple[str, ...], Any]:
     name, equals, value = text.partition("=")
     path = tuple(name.strip().split("."))
     if not equals or not all(path):
-        raise ConfigError("--set", text, None, "KEY=VALUE with a dotted key, such as rollout.group_size=8")
+        raise ConfigError("--set", text, MISSING, "KEY=VALUE with a dotted key, such as rollout.group_size=8")
     return path, parse_scalar(value, source=f"--set {name}")
 
 

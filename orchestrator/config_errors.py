@@ -29,6 +29,9 @@ class FieldRule(ValueError):
         self.field = field
 
 
+MISSING: Any = object()  # where there is no value to show; None is one, and stands as null in a file
+
+
 class ConfigError(ValueError):
     """Something the user wrote cannot be used.
 
@@ -38,7 +41,7 @@ class ConfigError(ValueError):
     """
 
     def __init__(self, file: str, field: str, value: Any, expected: str) -> None:
-        got = "" if value is None else f"got {_short(value)}, "
+        got = "" if value is MISSING else f"got {_short(value)}, "
         super().__init__(": ".join(part for part in (file, field, f"{got}expected {expected}") if part))
         self.file, self.field, self.value, self.expected = file, field, value, expected
 
@@ -84,11 +87,11 @@ def _value(path: Sequence[str], tree: Any) -> Any:
     node = tree
     for key in path:
         if isinstance(node, Mapping):
-            node = node.get(key)
+            node = node.get(key, MISSING)
         elif isinstance(node, list) and key.isdigit() and int(key) < len(node):
             node = node[int(key)]
         else:
-            return None
+            return MISSING
     return node
 
 
@@ -124,5 +127,5 @@ def _model_of(annotation: Any, kind: Any) -> type[BaseModel] | None:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = "null" if value is None else repr(value)
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from actors.config import Dtype
 from actors.faults import Faults
 from actors.learner import Learner, LearnerSpec
-from actors.rollout_worker import EngineSpec, RolloutWorker
+from actors.rollout_worker import EngineShape, EngineSpec, RolloutWorker
 from actors.scheduler import Scheduler
 from cluster.placement import Bundle, reserved
 from cluster.pool import Pool
@@ -25,13 +25,13 @@ class Crew:
     """The three roles of a run, started and connected.
 
     Example:
-        Crew(rollouts=pool_of_engines, learners=gang, scheduler=pool_of_one, block_size=128)
+        Crew(rollouts=pool_of_engines, learners=gang, scheduler=pool_of_one, engine_shape=shape)
     """
 
     rollouts: Pool[RolloutWorker]
     learners: Pool[Learner]
     scheduler: Pool[Scheduler]
-    block_size: int  # tokens per KV-cache block of the engines
+    engine_shape: EngineShape
 
 
 def plan_of(config: ExperimentConfig) -> list[Bundle]:
@@ -74,17 +74,17 @@ def crew(config: ExperimentConfig, model: ModelFiles, session: Session, faults: 
         policy = config.scheduler.build(config.steps)
         scheduler = Pool(Scheduler, slots[-1:], [(policy, config.learner.grad_clip)], env={}, timeout_s=timeout_s)
         stack.callback(scheduler.close)
-        block_size = _start(rollouts, learners)
-        yield Crew(rollouts=rollouts, learners=learners, scheduler=scheduler, block_size=block_size)
+        shape = _start(rollouts, learners)
+        yield Crew(rollouts=rollouts, learners=learners, scheduler=scheduler, engine_shape=shape)
 
 
-def _start(rollouts: Pool[RolloutWorker], learners: Pool[Learner]) -> int:
+def _start(rollouts: Pool[RolloutWorker], learners: Pool[Learner]) -> EngineShape:
     engines = rollouts.begin(RolloutWorker.start)  # the slow part; the learners start beside it
     host = learners.hosts()[0]
     learners.broadcast(Learner.start, learners.first(Learner.open_rendezvous, host))
-    block_sizes = engines()
+    shapes = engines()
     learners.broadcast(Learner.connect, host, rollouts.handles)
-    return max(block_sizes)
+    return shapes[0]
 
 
 def transfer_backend(config: ExperimentConfig) -> str:
@@ -143,7 +143,7 @@ def _learner_env(config: ExperimentConfig, session: Session, scratch: str) -> di
 
 def _common_env(workers: int, session: Session, scratch: str) -> dict[str, str]:
     # The phases of a step take turns: the workers of one role share the machine, those of another then wait.
-    threads = max(1, (os.cpu_count() or 1) // workers) if session.local else 1
+    threads = max(1, len(os.sched_getaffinity(0)) // workers) if session.local else 1
     # Passive: on cores that others need, threads that spin at every barrier cost ten times what sleeping ones do.
     env = {
         "OMP_NUM_THREADS": str(threads),

@@ -45,7 +45,7 @@ def examine(
         if weights and config and model and not problems:
             _weights(config, model, faults, ray_session, console)
     for problem in problems:
-        console.print(f"problem: {problem}", style="red", highlight=False, soft_wrap=True)
+        console.print(f"problem: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
     console.print("not ready" if problems else "ready", style="red" if problems else "green")
     return not problems
 

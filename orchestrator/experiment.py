@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ from rich.console import Console
 from transformers import AutoTokenizer
 
 from actors.faults import Faults
+from actors.learner import Learner
 from actors.messages import IntArray, Response, SampleRequest
 from actors.rollout_worker import RolloutWorker
 from cluster.pool import Pool
 from cluster.session import Session
 from orchestrator.config import ExperimentConfig
+from orchestrator.config_errors import ConfigError
 from orchestrator.crew import Crew, crew
 from orchestrator.loop import TrainingLoop
 from orchestrator.model_files import ModelFiles
@@ -69,7 +72,7 @@ class Experiment:
         spec = self._spec
         title = f"{spec.arm} seed {spec.seed}"
         with (
-            RunFolder.create(spec.folder, spec.config) as folder,
+            RunFolder.create(spec.folder, spec.config, spec.seed) as folder,
             Progress(self._console, title, spec.config.steps) as progress,
         ):
             tracked = self._track(tracker, parent)
@@ -87,6 +90,7 @@ class Experiment:
         spec = self._spec
         progress.say("starting workers")
         with crew(spec.config, spec.model, self._session, spec.faults) as workers:
+            self._check_faults(workers)
             report = self.self_test(workers)
             verdict = (
                 f"weights arrive: difference {report.perturbed:.2g} (floor {report.floor:.2g}), {report.syncs} syncs"
@@ -103,13 +107,20 @@ class Experiment:
 
             self.loop(workers).run(0, spec.config.steps - 1, record)
 
+    def _check_faults(self, workers: Crew) -> None:
+        names = workers.learners.first(Learner.tensor_names)
+        for pattern in self._spec.faults.without_effect(names):
+            close = get_close_matches(pattern, names, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ConfigError("environment", "EVENKEEL_FAULTS", pattern, f"the name of a tensor of this model{hint}")
+
     def self_test(self, workers: Crew) -> SelfTestReport:
         """The weight-sync self-test on these workers.
 
         Raises:
             WeightSyncError: weights do not arrive as sent.
         """
-        return SelfTest(workers.rollouts, workers.learners, self._probe_text(), workers.block_size).run()
+        return SelfTest(workers.rollouts, workers.learners, self._probe_text(), workers.engine_shape).run()
 
     def loop(self, workers: Crew) -> TrainingLoop:
         """The loop over these workers, at step 0."""
@@ -130,7 +141,16 @@ class Experiment:
         )
 
     def _encode(self, prompt: int) -> IntArray:
-        ids = self._tokenizer(self._task.problem(prompt).prompt, add_special_tokens=False)["input_ids"]
+        config = self._spec.config.rollout
+        ids: list[int] = self._tokenizer(self._task.problem(prompt).prompt, add_special_tokens=False)["input_ids"]
+        limit = min(config.max_prompt_tokens, self._spec.model.context_length - config.max_response_tokens)
+        if len(ids) > limit:
+            raise ConfigError(
+                "task",
+                f"prompt {prompt}",
+                f"{len(ids)} tokens",
+                f"at most {limit}: rollout.max_prompt_tokens, and what the model's context leaves beside a response",
+            )
         return np.asarray(ids, np.int32)
 
     def _score(self, prompt: int, responses: Sequence[Response]) -> list[float]:

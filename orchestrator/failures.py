@@ -7,6 +7,7 @@ FAILURES = (
     ("cluster.placement", "PlacementError"),
     ("cluster.pool", "WorkerLost"),
     ("orchestrator.self_test", "WeightSyncError"),
+    ("orchestrator.loop", "StaleWeights"),
     ("actors.rollout_worker", "PrefixCacheKept"),
     ("actors.rollout_worker", "IncompleteUpdate"),
     ("actors.policy_model", "UnsupportedModel"),

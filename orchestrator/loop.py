@@ -1,5 +1,6 @@
 """One training step, from prompts to published weights, and the loop over steps."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -14,6 +15,10 @@ from orchestrator.records import StepRecord
 from orchestrator.sampling import SampledBatch, Sampler
 
 Record = Callable[[StepRecord], None]
+
+
+class StaleWeights(RuntimeError):
+    """A rollout worker sampled with weights of another step."""
 
 
 class TrainingLoop:
@@ -50,6 +55,7 @@ class TrainingLoop:
     def step(self, step: int, clock: PhaseClock) -> StepRecord:
         """One on-policy step. Data goes down to the workers and its statistics come back, once."""
         batch = self._sampler.next_batch(step, clock)
+        _require_on_policy(batch, self._version)
         reports = []
         if batch.kept:
             sequences = [sequence for group in batch.kept for sequence in group.sequences(self._advantage)]
@@ -71,6 +77,13 @@ class TrainingLoop:
         self._learners.broadcast(Learner.publish, self._version)
 
 
+def _require_on_policy(batch: SampledBatch, version: int) -> None:
+    """Every response must come from the weights that are about to be trained."""
+    stale = {response.weight_version for group in batch.generated for response in group.responses} - {version}
+    if stale:
+        raise StaleWeights(f"responses were sampled with weights {sorted(stale)} at version {version}")
+
+
 def _record(batch: SampledBatch, order: StepDecision, clock: PhaseClock) -> StepRecord:
     seconds = clock.metrics()
     throughput = order.metrics["sampling/tokens"] / seconds["time/step"]
@@ -81,4 +94,5 @@ def _record(batch: SampledBatch, order: StepDecision, clock: PhaseClock) -> Step
         "throughput/tokens_per_s": throughput,
     }
     now_ms = int(time.time() * 1000)
-    return StepRecord(step=order.decision.step, time_ms=now_ms, metrics=metrics, events=order.decision.events)
+    finite = {key: value for key, value in metrics.items() if math.isfinite(value)}
+    return StepRecord(step=order.decision.step, time_ms=now_ms, metrics=finite, events=order.decision.events)

@@ -14,6 +14,7 @@ from orchestrator.config import ExperimentConfig
 from orchestrator.config_errors import ConfigError
 
 EMBEDDED = "embedded"
+NEEDED = {"weights": ("*.safetensors", "*.bin"), "a tokenizer": ("tokenizer.json", "tokenizer_config.json")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +51,22 @@ def find_model(config: ExperimentConfig, file: str) -> ModelFiles:
         raise ConfigError(
             file, "rollout.max_response_tokens", longest, f"less than the model's context of {context} tokens"
         )
+    folder = Path(path)
+    if folder.is_dir():
+        for kind, patterns in NEEDED.items():
+            if not any(any(folder.glob(pattern)) for pattern in patterns):
+                raise ConfigError(
+                    file, "model.path", config.model.path, f"a folder with {kind} ({' or '.join(patterns)})"
+                )
     return ModelFiles(path=path, context_length=context)
 
 
 def _expanded(path: str) -> str:
-    folder = Path(path).expanduser()
-    return str(folder) if folder.is_dir() else path
+    try:
+        folder = Path(path).expanduser()
+        return str(folder) if folder.is_dir() else path
+    except (OSError, RuntimeError):  # too long for a path, or the home of nobody
+        return path
 
 
 def embedded_model() -> str:
@@ -78,8 +89,8 @@ def _from_hub(name: str) -> Path:
 
 
 def _read_config(path: str, written: str, file: str) -> dict[str, object]:
-    folder = Path(path)
     try:
+        folder = Path(path)
         config = folder / "config.json" if folder.is_dir() else _from_hub(path)
         described = json.loads(config.read_text(encoding="utf-8"))
     except Exception as error:  # the hub client has a type for every way not to find something; all mean the same here

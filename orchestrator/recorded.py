@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.statistics import MismatchSums, NonFiniteLogprob
-from orchestrator.config_errors import ConfigError
+from orchestrator.config_errors import MISSING, ConfigError
 
 COLUMNS = ("train_logprobs", "rollout_logprobs")
 ROWS_AT_ONCE = 1024
@@ -28,15 +28,15 @@ def read_mismatch(path: str) -> MismatchSums:
     """
     suffix = Path(path).suffix
     if suffix not in (".jsonl", ".parquet"):
-        raise ConfigError(path, "", None, "a .jsonl or .parquet file")
+        raise ConfigError(path, "", MISSING, "a .jsonl or .parquet file")
     if not Path(path).is_file():
-        raise ConfigError(path, "", None, "a readable file (it is not there)")
+        raise ConfigError(path, "", MISSING, "a readable file (it is not there)")
     unit, first = ("line", 1) if suffix == ".jsonl" else ("row", 0)
     total = MismatchSums.empty()
     for number, rows in _pieces(_json_rows(path) if suffix == ".jsonl" else _parquet_rows(path)):
         total = total.merge(_reduce(path, rows, unit, first + number))
     if total.sequences == 0:
-        raise ConfigError(path, "", None, "at least one sequence with at least one token")
+        raise ConfigError(path, "", MISSING, "at least one sequence with at least one token")
     return total
 
 
@@ -71,7 +71,7 @@ def _json_rows(path: str) -> Iterator[Row]:
         for number, line in enumerate(lines, start=1):
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ConfigError(
                     path, f"line {number}", line.decode(errors="replace").strip(), f"a JSON object ({error})"
                 ) from None
@@ -82,35 +82,37 @@ def _json_rows(path: str) -> Iterator[Row]:
 
 
 def _json_column(path: str, number: int, row: dict[str, Any], column: str) -> np.ndarray:
-    value = row.get(column)
+    value = row.get(column, MISSING)
     place = f"line {number}: {column}"
     if not isinstance(value, list):
         expected = "a list of numbers" if column in row else f"a list of numbers; the keys are {sorted(row)}"
         raise ConfigError(path, place, value, expected)
     for i, item in enumerate(value):
         if isinstance(item, bool) or not isinstance(item, int | float):
-            raise ConfigError(path, f"{place}[{i}]", repr(item), "a finite number")
+            raise ConfigError(path, f"{place}[{i}]", item, "a finite number")
     try:
         return np.array(value, np.float64)
     except OverflowError as error:
-        raise ConfigError(path, place, None, f"finite numbers ({error})") from None
+        raise ConfigError(path, place, MISSING, f"finite numbers ({error})") from None
 
 
 def _batches(file: pq.ParquetFile, path: str) -> Iterator[pa.RecordBatch]:
     try:
         yield from file.iter_batches(batch_size=ROWS_AT_ONCE, columns=list(COLUMNS))
-    except (pa.ArrowException, OSError) as error:
-        raise ConfigError(path, "", None, f"an intact Parquet file ({' '.join(str(error).split())})") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ConfigError(path, "", MISSING, f"an intact Parquet file ({' '.join(str(error).split())})") from None
 
 
 def _parquet_rows(path: str) -> Iterator[Row]:
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise ConfigError(path, "", None, f"a Parquet file ({' '.join(str(error).split())})") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ConfigError(path, "", MISSING, f"a Parquet file ({' '.join(str(error).split())})") from None
     for column in COLUMNS:
-        if column not in file.schema_arrow.names:
-            raise ConfigError(path, column, None, f"a list column; the columns are {file.schema_arrow.names}")
+        if file.schema_arrow.names.count(column) != 1:
+            raise ConfigError(
+                path, column, MISSING, f"one list column of that name; the columns are {file.schema_arrow.names}"
+            )
         kind = file.schema_arrow.field(column).type
         if (not pa.types.is_list(kind) and not pa.types.is_large_list(kind)) or not pa.types.is_floating(
             kind.value_type

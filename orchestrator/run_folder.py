@@ -22,7 +22,7 @@ def run_path(root: Path, name: str, arm: str, seed: int) -> Path:
 class RunFolder:
     """Writes a run's files; the metrics reach the disk's file system line by line, as the steps end.
 
-    with RunFolder.create(path, config) as folder:
+    with RunFolder.create(path, config, seed=0) as folder:
         folder.write_step(0, {"reward/mean": 0.5})
     """
 
@@ -39,11 +39,16 @@ class RunFolder:
         self._metrics = (path / METRICS).open("a", encoding="utf-8")
 
     @classmethod
-    def create(cls, path: Path, config: ExperimentConfig) -> "RunFolder":
-        """A fresh folder at `path`; an earlier run that lives there is moved aside, never overwritten."""
+    def create(cls, path: Path, config: ExperimentConfig, seed: int) -> "RunFolder":
+        """A fresh folder at `path`; an earlier run that lives there is moved aside, never overwritten.
+
+        The config stored in it is that of this run alone: its arm merged in, its seed the only one.
+        """
         aside = move_aside(path)
         path.mkdir(parents=True)
-        (path / CONFIG).write_text(yaml_files.dump(config.model_dump(mode="json", exclude={"arms"})), encoding="utf-8")
+        (path / CONFIG).write_text(
+            yaml_files.dump({**config.model_dump(mode="json", exclude={"arms"}), "seeds": [seed]}), encoding="utf-8"
+        )
         folder = cls(path)
         if aside:
             folder.log.info("the earlier run was moved to %s", aside)

@@ -8,12 +8,13 @@ import numpy as np
 
 from actors.learner import Learner
 from actors.messages import IntArray, Response, SampleRequest, TrainSequence
-from actors.rollout_worker import IncompleteUpdate, RolloutWorker
+from actors.rollout_worker import EngineShape, IncompleteUpdate, RolloutWorker
 from cluster.pool import Pool
 
 # Perturbed weights amplify rounding, too: far enough above the floor, and above noise where the floor is nearly zero.
 TOLERATED_RATIO = 8.0
 TOLERATED_DIFFERENCE = 0.01
+LARGEST_FLOOR = 0.5  # nats; beyond it engine and learner compute different models, and nothing would show
 PROBE_TOKENS = 16
 NUM_SHORT_PROBES = 8
 PERTURBATION_SEED = 20_260_101
@@ -45,26 +46,32 @@ class SelfTestReport:
     syncs: int
 
 
-def probe_lengths(block_size: int) -> list[int]:
-    """Prompt lengths of the probes; the last is longer than two KV-cache blocks, so that a kept prefix would show."""
-    return [8 + i for i in range(NUM_SHORT_PROBES)] + [2 * block_size + 8]
+def probe_lengths(block_size: int, max_model_len: int) -> list[int]:
+    """Prompt lengths of the probes; the last is longer than two KV-cache blocks, so that a kept prefix would show.
+
+    None is longer than what the engine takes: prompt and response have `max_model_len` tokens together.
+    """
+    wanted = [8 + i for i in range(NUM_SHORT_PROBES)] + [2 * block_size + 8]
+    return [min(length, max_model_len - PROBE_TOKENS) for length in wanted]
 
 
 class SelfTest:
     """Perturbs every weight strongly, syncs, compares log-probs, restores, syncs: two syncs when all is well."""
 
-    def __init__(self, rollouts: Pool[RolloutWorker], learners: Pool[Learner], text: IntArray, block_size: int) -> None:
+    def __init__(
+        self, rollouts: Pool[RolloutWorker], learners: Pool[Learner], text: IntArray, shape: EngineShape
+    ) -> None:
         """Define the test.
 
         Args:
             rollouts: the workers to be tested, all of them.
             learners: the gang that sends.
             text: [n] token ids to cut probe prompts from, as the model knows them.
-            block_size: of the KV cache, in tokens.
+            shape: of the engines.
         """
         self._rollouts = rollouts
         self._learners = learners
-        lengths = probe_lengths(block_size)
+        lengths = probe_lengths(shape.block_size, shape.max_model_len)
         self._seen = _cut(text, lengths, offset=0)
         self._fresh = _cut(text, lengths, offset=len(text) // 2 + 1)
         self._syncs = 0
@@ -76,6 +83,8 @@ class SelfTest:
             WeightSyncError: naming what did not arrive, or that the prefix cache was kept.
         """
         floor = max(self._differences(self._seen))
+        if not floor <= LARGEST_FLOOR:
+            raise WeightSyncError("engine and learner disagree before anything is sent", f"by {floor:.3g} nats a token")
         limit = max(TOLERATED_RATIO * floor, TOLERATED_DIFFERENCE)
         self._learners.broadcast(Learner.perturb, PERTURBATION_SEED)
         self._sync()

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from orchestrator.config_errors import ConfigError
+from orchestrator.config_errors import MISSING, ConfigError
 
 
 class _Loader(yaml.SafeLoader):
@@ -29,8 +29,9 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+REPLACED = {f"tag:yaml.org,2002:{name}" for name in ("float", "int", "bool")}  # 010 is no octal, `yes` no bool
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in REPLACED]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
@@ -39,6 +40,12 @@ _Loader.add_implicit_resolver(
         r"^[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?$|^[-+]?[0-9]+[eE][-+]?[0-9]+$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"
     ),
     list("-+0123456789."),
+)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
 
 
@@ -58,12 +65,12 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(str(path), "", None, f"a readable file ({error.strerror})") from None
+        raise ConfigError(str(path), "", MISSING, f"a readable file ({error.strerror})") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(str(path), "", None, f"UTF-8 text ({error.reason} at byte {error.start})") from None
+        raise ConfigError(str(path), "", MISSING, f"UTF-8 text ({error.reason} at byte {error.start})") from None
     tree = _load(text, str(path))
     if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
-        raise ConfigError(str(path), "", tree, "a mapping with text keys at the top level")
+        raise ConfigError(str(path), "", MISSING if tree is None else tree, "a mapping with text keys at the top level")
     return tree
 
 
@@ -80,9 +87,9 @@ def dump(tree: Any) -> str:
 def _load(text: str, source: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{source}:{mark.line + 1}" if mark else source
         raise ConfigError(
-            where, "", None, f"YAML ({getattr(error, 'problem', None) or ' '.join(str(error).split())})"
+            where, "", MISSING, f"YAML ({getattr(error, 'problem', None) or ' '.join(str(error).split())})"
         ) from None

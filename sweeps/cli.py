@@ -17,7 +17,7 @@ from orchestrator.cli import (
     tracking,
 )
 from orchestrator.config import ExperimentFile
-from orchestrator.config_errors import ConfigError
+from orchestrator.config_errors import MISSING, ConfigError
 from orchestrator.failures import known_failures
 from orchestrator.model_files import find_model
 
@@ -31,7 +31,7 @@ def compare(file: FileArgument, overrides: SetOption = None, runs: RunsOption = 
     experiment = ExperimentFile.read(file, overrides or [])
     arms = {arm: experiment.resolve(arm) for arm in experiment.arms()}
     if not arms:
-        raise ConfigError(file, "arms", None, "at least one arm to compare; this file has none")
+        raise ConfigError(file, "arms", MISSING, "at least one arm to compare; this file has none")
     models = {arm: find_model(config, file) for arm, config in arms.items()}
     from cluster.session import session
     from sweeps.compare import Comparison

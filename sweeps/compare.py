@@ -56,15 +56,18 @@ class Comparison:
         started: list[RunSpec] = []
         try:
             for spec in self._specs():
+                experiment = Experiment(spec, session, self._console)
                 started.append(spec)
-                Experiment(spec, session, self._console).run(tracker, parent)
+                experiment.run(tracker, parent)
             status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
             raise
         finally:
-            self._conclude(started, parent)
-            parent.end(status)
+            try:
+                self._conclude(started, parent)
+            finally:
+                parent.end(status)
 
     def _specs(self) -> list[RunSpec]:
         return [self._spec(arm, seed) for seed in self._config.seeds for arm in self._arms]
@@ -88,7 +91,7 @@ class Comparison:
         draw(curves, figure, title=self._config.name)
         parent.log_artifact(figure)
         self._console.print(summary_table(curves))
-        self._console.print(f"figure: {figure}", highlight=False)
+        self._console.print(f"figure: {figure}", highlight=False, markup=False, soft_wrap=True)
 
     def _track(self, tracker: Tracker) -> TrackedRun:
         schedulers = {arm: config.model_dump(mode="json", include={"scheduler"}) for arm, config in self._arms.items()}

@@ -73,7 +73,8 @@ def test_an_interrupted_run_ends_cleanly_and_keeps_its_steps(start: Start, how: 
     assert run.driver.returncode == 130
     assert "interrupted; what was recorded is kept" in output
     assert "Traceback" not in output
-    assert [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()][:2] == [0, 1]
+    steps = [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()]
+    assert len(steps) >= 2 and steps == list(range(len(steps)))
     _, left = psutil.wait_procs(run.processes, timeout=GONE_WITHIN_S)
     assert alive(left) == []
 
@@ -85,6 +86,25 @@ def test_a_killed_driver_takes_all_its_processes_with_it(start: Start) -> None:
     run.driver.communicate()
     _, left = psutil.wait_procs(run.processes, timeout=GONE_WITHIN_S)
     assert alive(left) == []
+
+
+def test_a_killed_worker_ends_the_run_with_its_name(start: Start) -> None:
+    run = start(1)
+    [learner] = [process for process in run.processes if process.name().startswith("ray::Learner")]
+    learner.kill()
+    output, _ = run.driver.communicate(timeout=60)
+    assert run.driver.returncode == 1
+    assert "evenkeel: learner-0 was lost in " in output
+    assert "Traceback" not in output
+
+
+def test_a_fault_on_a_tensor_that_is_not_there_is_a_mistake(tiny: Path) -> None:
+    refused = evenkeel("run", "tiny.yaml", "--arm", "baseline", cwd=tiny, EVENKEEL_FAULTS="drop tensor lm_haed.weight")
+    assert refused.returncode == 2
+    [line] = refused.stderr.splitlines()
+    assert line.endswith(
+        "got 'lm_haed.weight', expected the name of a tensor of this model; did you mean 'lm_head.weight'?"
+    )
 
 
 def test_a_run_whose_weights_do_not_arrive_refuses_to_start(tiny: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from actors.lr_policies import ConstantConfig, LengthTriggeredConfig
 from orchestrator import yaml_files
-from orchestrator.config import ExperimentFile, merge
+from orchestrator.config import DEFAULT_ARM, ExperimentFile, merge
 from orchestrator.config_errors import ConfigError
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
@@ -49,7 +49,7 @@ def read(file: Path, changes: dict[str, Any] | None = None, overrides: Sequence[
 def mistake(file: Path, changes: dict[str, Any] | None = None, overrides: Sequence[str] = ()) -> str:
     """The message about the valid tree with these changes, without the file's name."""
     with pytest.raises(ConfigError) as raised:
-        read(file, changes, overrides)
+        read(file, changes, overrides).resolve(DEFAULT_ARM)
     message = str(raised.value)
     assert "\n" not in message
     return message.removeprefix(f"{file}: ")
@@ -101,7 +101,7 @@ def test_there_is_an_example_to_resolve() -> None:
         ({"rollout": {"gpus_per_worker": 1}}, "learner.gpus_per_worker: expected GPUs for the rollout workers and the"),
         ({"scheduler": {"kind": "linear", "warmup_steps": 10}}, "scheduler: got {'kind': 'linear', 'warmup_steps': 10"),
         ({"arms": [1]}, "arms: got [1], expected a mapping from arm names"),
-        ({"arms": {"a": 3}}, "arms: got {'a': 3}, expected a mapping from arm names"),
+        ({"arms": {"a": 3}}, "arms.a: got 3, expected a mapping of what the arm changes"),
         ({"arms": {"a": {"stpes": 3}}}, "arms.a.stpes: got 3, expected a known key; did you mean 'steps'?"),
         ({"arms": {"a": {"rollout": {"group": 3}}}}, "arms.a.rollout.group: got 3, expected a known key"),
         ({"arms": {"a": {"seeds": [1]}}}, "arms.a.seeds: got [1], expected something an arm may change"),

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from orchestrator.config_errors import LONGEST_VALUE, ConfigError, FieldRule, describe, known_keys
+from orchestrator.config_errors import LONGEST_VALUE, MISSING, ConfigError, FieldRule, describe, known_keys
 
 
 class Block(BaseModel):
@@ -41,8 +41,8 @@ def message(tree: dict[str, Any]) -> str:
 
 def test_the_parts_of_a_message_stand_in_one_order_and_empty_ones_are_left_out() -> None:
     assert str(ConfigError("h.yaml", "rooms", 0, "at least 1")) == "h.yaml: rooms: got 0, expected at least 1"
-    assert str(ConfigError("h.yaml", "", None, "a mapping")) == "h.yaml: expected a mapping"
-    assert str(ConfigError("h.yaml", "name", None, "a value")) == "h.yaml: name: expected a value"
+    assert str(ConfigError("h.yaml", "", MISSING, "a mapping")) == "h.yaml: expected a mapping"
+    assert str(ConfigError("h.yaml", "name", None, "a value")) == "h.yaml: name: got null, expected a value"
 
 
 def test_the_parts_can_be_read_one_by_one() -> None:

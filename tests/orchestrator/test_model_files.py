@@ -28,6 +28,8 @@ def experiment(path: str | Path, max_response_tokens: int = 8) -> ExperimentConf
 
 def model_folder(folder: Path, content: Any) -> Path:
     folder.mkdir(exist_ok=True)
+    for name in ("model.safetensors", "tokenizer.json"):
+        (folder / name).touch()
     (folder / "config.json").write_text(content if isinstance(content, str) else json.dumps(content))
     return folder
 

@@ -37,7 +37,7 @@ def test_a_run_lives_under_name_arm_and_seed() -> None:
 
 
 def test_the_resolved_config_is_kept_and_can_be_read_again(path: Path, config: ExperimentConfig) -> None:
-    with RunFolder.create(path, config):
+    with RunFolder.create(path, config, seed=0):
         pass
     stored = read_mapping(path / CONFIG)
     assert "arms" not in stored
@@ -45,7 +45,7 @@ def test_the_resolved_config_is_kept_and_can_be_read_again(path: Path, config: E
 
 
 def test_each_step_is_a_line_on_disk_before_the_next_one(path: Path, config: ExperimentConfig) -> None:
-    with RunFolder.create(path, config) as folder:
+    with RunFolder.create(path, config, seed=0) as folder:
         for step in range(3):
             folder.write_step(step, {"reward/mean": step / 2})
             assert len(read_metrics(path)) == step + 1
@@ -53,14 +53,14 @@ def test_each_step_is_a_line_on_disk_before_the_next_one(path: Path, config: Exp
 
 
 def test_a_metric_that_is_not_finite_is_absent_and_the_file_stays_json(path: Path, config: ExperimentConfig) -> None:
-    with RunFolder.create(path, config) as folder:
+    with RunFolder.create(path, config, seed=0) as folder:
         folder.write_step(0, {"nan": math.nan, "inf": math.inf, "minus": -math.inf, "kept": 0.0})
     assert json.loads((path / METRICS).read_text()) == {"step": 0, "kept": 0.0}
 
 
 def test_an_earlier_run_is_moved_aside_and_never_overwritten(path: Path, config: ExperimentConfig) -> None:
     for number in range(3):
-        with RunFolder.create(path, config) as folder:
+        with RunFolder.create(path, config, seed=0) as folder:
             folder.write_step(number, {})
     places = [path.with_name("seed-3.old-1"), path.with_name("seed-3.old-2"), path]
     assert [read_metrics(place)[0]["step"] for place in places] == [0, 1, 2]
@@ -74,7 +74,7 @@ def test_nothing_is_moved_where_nothing_is(tmp_path: Path) -> None:
 
 
 def test_a_last_line_that_was_cut_off_is_left_out(path: Path, config: ExperimentConfig) -> None:
-    with RunFolder.create(path, config) as folder:
+    with RunFolder.create(path, config, seed=0) as folder:
         for step in range(2):
             folder.write_step(step, {"reward/mean": 0.5})
     whole = (path / METRICS).read_text()
@@ -84,7 +84,7 @@ def test_a_last_line_that_was_cut_off_is_left_out(path: Path, config: Experiment
 
 
 def test_steps_written_after_a_cut_off_line_can_be_read(path: Path, config: ExperimentConfig) -> None:
-    with RunFolder.create(path, config) as folder:
+    with RunFolder.create(path, config, seed=0) as folder:
         folder.write_step(0, {})
     with (path / METRICS).open("a") as metrics:
         metrics.write('{"step": 1, "rewa')
@@ -95,7 +95,7 @@ def test_steps_written_after_a_cut_off_line_can_be_read(path: Path, config: Expe
 
 
 def test_an_exception_that_ends_the_run_is_logged_with_its_traceback(path: Path, config: ExperimentConfig) -> None:
-    with pytest.raises(RuntimeError, match="worker lost"), RunFolder.create(path, config):
+    with pytest.raises(RuntimeError, match="worker lost"), RunFolder.create(path, config, seed=0):
         raise RuntimeError("worker lost")
     log = (path / LOG).read_text()
     assert "the run ended early" in log
@@ -105,7 +105,7 @@ def test_an_exception_that_ends_the_run_is_logged_with_its_traceback(path: Path,
 def test_log_lines_reach_their_own_run_only_and_none_after_its_end(
     tmp_path: Path, config: ExperimentConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    one, other = (RunFolder.create(tmp_path / name, config) for name in ("one", "other"))
+    one, other = (RunFolder.create(tmp_path / name, config, seed=0) for name in ("one", "other"))
     with other, one:
         one.log.info("hello")
     one.log.log(logging.INFO, "too late")

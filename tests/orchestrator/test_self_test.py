@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import orchestrator.self_test
 from actors.messages import Response, SampleRequest, TrainSequence
-from orchestrator.self_test import SelfTest, WeightSyncError, _cut, part_of, probe_lengths, weight_groups
+from actors.rollout_worker import EngineShape
+from orchestrator.self_test import PROBE_TOKENS, SelfTest, WeightSyncError, _cut, part_of, probe_lengths, weight_groups
 
 NAMES = [
     "model.embed_tokens.weight",
@@ -24,9 +25,13 @@ NAMES = [
 ]
 
 
+def test_no_probe_is_longer_than_the_engine_takes() -> None:
+    assert max(probe_lengths(128, max_model_len=200)) + PROBE_TOKENS == 200
+
+
 @given(st.integers(1, 1024))
 def test_one_probe_is_longer_than_two_blocks_and_the_others_are_short(block_size: int) -> None:
-    *short, longest = probe_lengths(block_size)
+    *short, longest = probe_lengths(block_size, max_model_len=4096)
     assert longest > 2 * block_size
     assert short and max(short) < 32
 
@@ -140,7 +145,7 @@ class FakeFleet:
 
 
 def self_test_of(fleet: Any) -> SelfTest:
-    return SelfTest(fleet, fleet, np.arange(2000, dtype=np.int32), block_size=16)
+    return SelfTest(fleet, fleet, np.arange(2000, dtype=np.int32), EngineShape(block_size=16, max_model_len=512))
 
 
 def test_weights_that_arrive_pass_with_two_syncs_and_are_what_they_were() -> None:
