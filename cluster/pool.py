@@ -113,7 +113,10 @@ class Pool(Generic[W]):
                 raise
             except Exception as error:
                 # Often only what a worker says of a peer that has just died: then the death is what to tell.
-                raise self._death(method) or error from error
+                lost = self._death(method)
+                if lost is not None:
+                    raise lost from error
+                raise
         return [results[call] for call in calls]
 
     def _result(self, method: str, name: str, call: Any) -> Any:
@@ -122,10 +125,10 @@ class Pool(Generic[W]):
         except GetTimeoutError as error:
             raise WorkerLost(name, method, f"no answer in {self._timeout_s:g} s") from error
         except RayActorError as error:
-            raise WorkerLost(name, method, str(error)) from error
+            raise WorkerLost(name, method, _headline(error)) from error
         except RayTaskError as error:
             if isinstance(error.cause, RayError):  # it lost a worker that it had called itself
-                raise WorkerLost(name, method, str(error.cause)) from error
+                raise WorkerLost(name, method, _headline(error.cause)) from error
             # What the worker itself raised, under its own type; Ray's wrapper holds the remote traceback.
             raise error.cause from error
 
@@ -139,6 +142,11 @@ class Pool(Generic[W]):
             except WorkerLost as lost:
                 return lost
         return None
+
+
+def _headline(error: Exception) -> str:
+    """The first line of Ray's account; the rest, addresses and hints, goes to the log with the traceback."""
+    return str(error).strip().partition("\n")[0]
 
 
 def _spawn(worker: type[W], slot: Slot, name: str, arguments: tuple[Any, ...], env: Mapping[str, str]) -> Any:
