@@ -6,7 +6,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
-from actors.config import Dtype
 from actors.faults import Faults
 from actors.learner import Learner, LearnerSpec
 from actors.rollout_worker import EngineShape, EngineSpec, RolloutWorker
@@ -67,7 +66,7 @@ def crew(config: ExperimentConfig, model: ModelFiles, session: Session, faults: 
             Learner,
             slots[num_rollouts:-1],
             [(spec,) for spec in _learner_specs(config, model, faults)],
-            env=_learner_env(config, session, scratch),
+            env=_common_env(config.learner.workers, session, scratch),
             timeout_s=timeout_s,
         )
         stack.callback(learners.close)
@@ -111,7 +110,6 @@ def _engine_specs(config: ExperimentConfig, model: ModelFiles, faults: Faults) -
 
 
 def _learner_specs(config: ExperimentConfig, model: ModelFiles, faults: Faults) -> list[LearnerSpec]:
-    wire_dtype: Dtype = config.rollout.dtype
     return [
         LearnerSpec(
             model=model.path,
@@ -120,7 +118,7 @@ def _learner_specs(config: ExperimentConfig, model: ModelFiles, faults: Faults) 
             world_size=config.learner.workers,
             temperature=config.rollout.temperature,
             max_response_tokens=config.rollout.max_response_tokens,
-            wire_dtype=wire_dtype,
+            wire_dtype=config.rollout.dtype,
             transfer=transfer_backend(config),
             faults=faults,
         )
@@ -137,14 +135,11 @@ def _rollout_env(config: ExperimentConfig, session: Session, scratch: str) -> di
     }
 
 
-def _learner_env(config: ExperimentConfig, session: Session, scratch: str) -> dict[str, str]:
-    return _common_env(config.learner.workers, session, scratch)
-
-
 def _common_env(workers: int, session: Session, scratch: str) -> dict[str, str]:
     # The phases of a step take turns: the workers of one role share the machine, those of another then wait.
     threads = max(1, len(os.sched_getaffinity(0)) // workers) if session.local else 1
-    # Passive: on cores that others need, threads that spin at every barrier cost ten times what sleeping ones do.
+    # Passive: on cores that others need, threads that spin at every barrier cost far more than sleeping ones
+    # (measured in docs/operations.md).
     env = {
         "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "PASSIVE",

@@ -66,7 +66,3 @@ def main() -> None:
 def _fail(message: str, code: int) -> NoReturn:
     print(f"evenkeel: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()
