@@ -2,19 +2,16 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from actors.corrections import CorrectionConfig, NoCorrection
+from actors.settings import Count, Settings
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 LossKind = Literal["token_mean", "sequence_mean", "constant"]
-Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+AdvantageKind = Literal["grpo", "dr_grpo", "rloo", "optimal_token_baseline"]
 Workers = Annotated[int, Field(ge=1, le=65_536)]
 Beta = Annotated[float, Field(ge=0, lt=1, strict=True)]
-
-
-class Settings(BaseModel):
-    """Base of the blocks below: frozen, no unknown keys, no silent conversion of types."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ModelConfig(Settings):
@@ -44,6 +41,9 @@ class RolloutConfig(Settings):
     max_rounds: Count = Field(4, description="sampling rounds per step when groups are dropped")
     max_concurrent: Count = Field(256, description="sequences an engine works on at once")
     kv_cache_gib: Count = Field(1, description="memory for the KV cache of a CPU engine")
+    quantize: Literal["int8", "fp8"] | None = Field(
+        None, description="round the linear layers' weights through this on their way to the engine"
+    )
     gpu_memory_utilization: float = Field(0.85, gt=0, le=1, description="share of the GPU an engine may take")
 
     @property
@@ -61,10 +61,14 @@ class OptimizerConfig(Settings):
     weight_decay: float = Field(0.0, ge=0)
 
 
-class NoCorrection(Settings):
-    """No importance correction: every token weighs 1."""
+class GradientNoiseConfig(Settings):
+    """The `learner.gradient_noise:` block: when the two-halves estimate is made."""
 
-    kind: Literal["none"] = "none"
+    every: Count | None = Field(1, description="at the steps that this divides; null never")
+
+    def due(self, step: int) -> bool:
+        """Whether step `step` makes the estimate."""
+        return self.every is not None and step % self.every == 0
 
 
 class LearnerConfig(Settings):
@@ -82,12 +86,21 @@ class LearnerConfig(Settings):
     tokens_per_microbatch: Count = Field(8192, description="prompt and response tokens, padding included")
     logits_chunk_mib: Count = Field(64, description="largest piece of the [tokens, vocabulary] logits ever held")
     grad_clip: float = Field(1.0, gt=0)
-    advantage: Literal["grpo", "dr_grpo", "rloo"] = "grpo"
+    advantage: AdvantageKind = "grpo"
     loss: LossKind = "token_mean"
-    correction: NoCorrection = NoCorrection()
+    clip_ratio_low: float = Field(
+        0.2, gt=0, le=1, description="of the surrogate; the ratio is 1 with one update a batch"
+    )
+    clip_ratio_high: float = Field(0.28, gt=0, description="likewise")
+    correction: CorrectionConfig = NoCorrection()
+    gradient_noise: GradientNoiseConfig = GradientNoiseConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:
         """Where a rank runs: on a GPU exactly when it asks for one."""
         return "cuda" if self.gpus_per_worker > 0 else "cpu"
+
+    def counted(self, num_tokens: int, num_sequences: int) -> int:
+        """What of a step the loss's denominator grows with: tokens under `token_mean`, else sequences."""
+        return num_tokens if self.loss == "token_mean" else num_sequences

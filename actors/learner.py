@@ -3,23 +3,22 @@
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from actors.config import LearnerConfig
 from actors.faults import Faults
-from actors.losses import policy_gradient_loss, token_divisors
-from actors.messages import FloatArray, GradientReport, LearnerShard, StepDecision, TrainSequence
+from actors.gradient_pass import GradientPass, local, square_sum
+from actors.messages import FloatArray, GradientReport, LearnerShard, StepDecision, TrainSequence, UpdateReport
 from actors.perturbation import Perturbation
 from actors.policy_model import PaddedBatch, PolicyModel
+from actors.quantization import QuantizationKind, rounded_through
 from actors.rendezvous import TIMEOUT, Rendezvous, join
-from actors.statistics import MismatchSums
 
 MIB = 2**20
 
@@ -30,7 +29,8 @@ class LearnerSpec:
 
     Example:
         LearnerSpec(model="/models/qwen3", config=learner, rank=0, world_size=2, temperature=1.0,
-                    max_response_tokens=64, wire_dtype="bfloat16", transfer="gloo", faults=Faults())
+                    max_response_tokens=64, wire_dtype="bfloat16", quantize=None, transfer="gloo",
+                    faults=Faults())
     """
 
     model: str  # folder or hub name
@@ -40,6 +40,7 @@ class LearnerSpec:
     temperature: float  # the sampler's
     max_response_tokens: int
     wire_dtype: str  # of the weights on their way to the rollout workers
+    quantize: QuantizationKind | None  # what they are rounded through on that way
     transfer: str  # vLLM's name of the weight-transfer backend
     faults: Faults
 
@@ -52,6 +53,7 @@ class Learner:
         self._rendezvous: Rendezvous | None = None
         self._model: PolicyModel
         self._optimizer: torch.optim.Optimizer
+        self._gradient_pass: GradientPass
         self._perturbation: Perturbation | None = None
 
     def open_rendezvous(self, host: str) -> str:
@@ -74,6 +76,7 @@ class Learner:
         mesh = dist.init_device_mesh(spec.config.device, (spec.world_size,))
         self._model.shard(mesh, getattr(torch, spec.config.dtype))
         self._optimizer = self._build_optimizer()
+        self._gradient_pass = GradientPass(self._model, spec.config, spec.max_response_tokens, spec.world_size)
 
     @property
     def _device(self) -> torch.device:
@@ -88,57 +91,39 @@ class Learner:
 
     def compute_gradients(self, shard: LearnerShard) -> GradientReport:
         """Forward, loss and backward over this rank's micro-batches; the gradient stays here, sharded."""
-        self._model.train()
-        report = GradientReport.merge([self._backward(sequences, shard) for sequences in shard.microbatches])
-        square_sum, nonfinite = self._gradient_sums()
-        return replace(report, grad_square_sum=square_sum, nonfinite=nonfinite)
+        return self._gradient_pass.run(shard)
 
-    def _backward(self, sequences: Sequence[TrainSequence], shard: LearnerShard) -> GradientReport:
-        batch = PaddedBatch(sequences, self._device)
-        scores = self._model(batch.input_ids, batch.positions, batch.targets)
-        advantages = [sequence.advantage for sequence in sequences]
-        divisors = token_divisors(
-            self._spec.config.loss, batch.lengths, shard.num_tokens, shard.num_sequences, self._spec.max_response_tokens
-        )
-        loss = policy_gradient_loss(scores.logprobs, advantages, batch.lengths, divisors)
-        # FSDP2 averages gradients over ranks; the divisors are those of the whole step, so ours must add up.
-        (loss * self._spec.world_size).backward()
-        return GradientReport(
-            mismatch=_mismatch(scores.logprobs, sequences, batch.lengths),
-            entropy_sum=float(scores.entropy.sum(dtype=torch.float64)),
-            loss=float(loss.detach()),
-            grad_square_sum=0.0,
-            nonfinite=0,
-        )
-
-    def _gradient_sums(self) -> tuple[float, int]:
-        square_sum, nonfinite = 0.0, 0
-        for parameter in self._model.parameters():
-            if parameter.grad is not None:
-                local = _local(parameter.grad)
-                square_sum += float(torch.linalg.vector_norm(local, dtype=torch.float64)) ** 2
-                nonfinite += int(local.numel() - torch.isfinite(local).sum())
-        return square_sum, nonfinite
-
-    def apply(self, order: StepDecision) -> None:
-        """Clip, set the decided learning rate and step; or leave the weights alone when the order says so."""
-        if order.update:
-            for parameter in self._model.parameters():
-                if parameter.grad is not None and order.clip_scale < 1.0:
-                    _local(parameter.grad).mul_(order.clip_scale)
-            for group in self._optimizer.param_groups:
-                group["lr"] = order.decision.lr
-            self._optimizer.step()
+    def apply(self, order: StepDecision) -> UpdateReport:
+        """Scale the gradient, set the decided learning rate and step; or leave the weights alone as the order says."""
+        report = self._update(order) if order.update else UpdateReport()
         self._optimizer.zero_grad(set_to_none=True)
+        return report
+
+    def _update(self, order: StepDecision) -> UpdateReport:
+        for parameter in self._model.parameters():
+            if parameter.grad is not None and order.grad_scale != 1.0:
+                local(parameter.grad).mul_(order.grad_scale)
+        for group in self._optimizer.param_groups:
+            group["lr"] = order.decision.lr
+        weights = list(self._local_weights().values())
+        before = [weight.clone() for weight in weights]
+        self._optimizer.step()
+        return UpdateReport(
+            weight_square_sum=square_sum(before),
+            update_square_sum=square_sum(weight - old for weight, old in zip(weights, before, strict=True)),
+        )
 
     def connect(self, host: str, rollout_workers: Sequence[Any]) -> None:
         """Open the weight transfer to the rollout workers' actors; rank 0 sends, and listens at its address `host`."""
         # vLLM takes seconds to import, and the driver, which ships this class, never needs it.
-        from actors.weight_publisher import StateDictSource, WeightPublisher  # noqa: PLC0415
+        from actors.weight_publisher import StateDictSource, WeightPublisher, as_it_is  # noqa: PLC0415
 
         spec = self._spec
         wire_dtype = getattr(torch, spec.wire_dtype)
-        source = StateDictSource(self._model.exported_state, wire_dtype, keep=lambda name: not spec.faults.drops(name))
+        change = partial(rounded_through, spec.quantize) if spec.quantize else as_it_is
+        source = StateDictSource(
+            self._model.exported_state, wire_dtype, keep=lambda name: not spec.faults.drops(name), change=change
+        )
         self._publisher = WeightPublisher(spec.transfer, spec.rank, host, rollout_workers, source)
 
     def publish(self, version: int) -> None:
@@ -186,17 +171,4 @@ class Learner:
         return self._perturbation.undone(self._local_weights(), names) if self._perturbation else nullcontext()
 
     def _local_weights(self) -> dict[str, Tensor]:
-        return {name: _local(parameter.data) for name, parameter in self._model.model.named_parameters()}
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """The shard that this rank holds."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def _mismatch(logprobs: Tensor, sequences: Sequence[TrainSequence], lengths: Sequence[int]) -> MismatchSums:
-    if not sequences:
-        return MismatchSums.empty()
-    train = logprobs.detach().cpu().numpy()
-    rollout = np.concatenate([sequence.rollout_logprobs for sequence in sequences])
-    return MismatchSums.from_logprobs(train, rollout, np.asarray(lengths))
+        return {name: local(parameter.data) for name, parameter in self._model.model.named_parameters()}

@@ -1,11 +1,19 @@
 """Policy-gradient loss of a micro-batch, divided so that the micro-batches and ranks of a step add up to the whole."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from actors.config import LossKind
+
+
+class ClipRange(NamedTuple):
+    """The clipped surrogate's range [1 - low, 1 + high] of the ratio between new and old policy."""
+
+    low: float
+    high: float
 
 
 def token_divisors(
@@ -35,20 +43,21 @@ def token_divisors(
 
 
 def policy_gradient_loss(
-    logprobs: Tensor, advantages: Sequence[float], lengths: Sequence[int], divisors: Sequence[float]
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, weights: Tensor, clip: ClipRange
 ) -> Tensor:
-    """Sum over tokens of -advantage * ratio / divisor, the ratio being that of a single update per batch.
+    """Sum over tokens of weight * -min(ratio * advantage, clip(ratio, 1 - low, 1 + high) * advantage).
 
-    The ratio exp(logp - stop_gradient(logp)) is 1 in value and gives the gradient of logp, so the training pass itself
-    is the scoring pass.
+    The ratio is exp(logprob - old log-prob). With one update per batch the old log-probs are these very ones, detached:
+    the ratio is then 1 in value and gives the gradient of the log-prob, nothing is clipped, and the training pass
+    itself is the scoring pass.
 
     Args:
-        logprobs: [n] of the response tokens, sequence after sequence, differentiable.
-        advantages: one per sequence.
-        lengths: response tokens per sequence; they sum to n.
-        divisors: one per sequence, from `token_divisors`.
+        logprobs: [n] of the response tokens, differentiable.
+        old_logprobs: [n] of the same tokens under the policy whose neighbourhood the update should not leave.
+        advantages: [n].
+        weights: [n], a correction's over the token's divisor; a token of weight 0 adds nothing.
+        clip: how far the ratio may take a token's loss.
     """
-    scale = torch.tensor([a / d for a, d in zip(advantages, divisors, strict=True)], dtype=logprobs.dtype)
-    per_token = scale.repeat_interleave(torch.tensor(lengths, dtype=torch.long)).to(logprobs.device)
-    ratio = torch.exp(logprobs - logprobs.detach())
-    return -(per_token * ratio).sum()
+    ratio = torch.exp(logprobs - old_logprobs)
+    clipped = ratio.clamp(1 - clip.low, 1 + clip.high)
+    return -(weights * torch.minimum(ratio * advantages, clipped * advantages)).sum()

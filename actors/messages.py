@@ -1,13 +1,16 @@
 """What crosses a process boundary: frozen records, each shown filled in."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.corrections import CorrectionSums
+from actors.gradient_noise import HalfSums
 from actors.lr_policies import LrDecision
 from actors.statistics import MismatchSums
+from actors.sums import NESTED, SUM, Sums
 
 IntArray = NDArray[np.int32]
 FloatArray = NDArray[np.float32]
@@ -45,55 +48,53 @@ class TrainSequence:
     """A prompt with one of its responses, as the learner sees it.
 
     Example:
-        TrainSequence(prompt_ids=array([5, 14, 7]), response_ids=array([9, 2]), rollout_logprobs=array([-0.11, -0.02]),
-                      advantage=0.94)
+        TrainSequence(group=3, prompt_ids=array([5, 14, 7]), response_ids=array([9, 2]),
+                      rollout_logprobs=array([-0.11, -0.02]), advantage=0.94)
     """
 
+    group: int  # place of its prompt in the step's batch; the even ones are half 1, the odd ones half 2
     prompt_ids: IntArray  # [P]
     response_ids: IntArray  # [T]
     rollout_logprobs: FloatArray  # [T]
-    advantage: float
+    advantage: float  # of every token; under the optimal token baseline the reward, which the learner takes B_t from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnerShard:
     """One rank's part of a step's batch, and the totals of the whole batch that the loss divides by.
 
-    Every rank has the same number of micro-batches; one that runs out gets empty ones.
+    Every rank has the same number of micro-batches, in each half where there are halves; one that runs out gets empty
+    ones.
 
     Example:
-        LearnerShard(microbatches=((sequence, sequence), ()), num_tokens=3120, num_sequences=128)
+        LearnerShard(microbatches=((sequence, sequence), ()), num_first_half=1, num_tokens=3120, num_sequences=128)
     """
 
     microbatches: tuple[tuple[TrainSequence, ...], ...]
+    num_first_half: int | None  # micro-batches of half 1, which come first; None where no noise is estimated
     num_tokens: int  # response tokens of the step, over all ranks
     num_sequences: int  # sequences of the step, over all ranks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GradientReport:
+class GradientReport(Sums):
     """Sufficient statistics of one rank's forward and backward pass: sums, never means.
 
+    Loss and gradient are still divided by the counts of the whole step, sequences that a correction dropped included;
+    the scheduler, which alone knows how many those were, corrects for them.
+
     Example:
-        GradientReport(mismatch=MismatchSums.empty(), entropy_sum=812.4, loss=-0.01, grad_square_sum=0.31, nonfinite=0)
+        GradientReport(mismatch=MismatchSums(), correction=CorrectionSums(), halves=HalfSums(), entropy_sum=812.4,
+                       loss=-0.01, grad_square_sum=0.31, nonfinite=0)
     """
 
-    mismatch: MismatchSums
-    entropy_sum: float  # nats, over this rank's response tokens
-    loss: float  # this rank's share of the step's loss; shares add up
-    grad_square_sum: float  # over the gradient elements this rank holds
-    nonfinite: int  # of the gradient elements this rank holds
-
-    @staticmethod
-    def merge(reports: Sequence["GradientReport"]) -> "GradientReport":
-        """Add up the reports of all ranks, in rank order."""
-        return GradientReport(
-            mismatch=MismatchSums.empty().merge(*(report.mismatch for report in reports)),
-            entropy_sum=sum(report.entropy_sum for report in reports),
-            loss=sum(report.loss for report in reports),
-            grad_square_sum=sum(report.grad_square_sum for report in reports),
-            nonfinite=sum(report.nonfinite for report in reports),
-        )
+    mismatch: MismatchSums = field(default=MismatchSums(), metadata=NESTED)
+    correction: CorrectionSums = field(default=CorrectionSums(), metadata=NESTED)
+    halves: HalfSums = field(default=HalfSums(), metadata=NESTED)  # of nothing where no noise is estimated
+    entropy_sum: float = field(default=0.0, metadata=SUM)  # nats, over this rank's response tokens
+    loss: float = field(default=0.0, metadata=SUM)  # this rank's share of the step's loss; shares add up
+    grad_square_sum: float = field(default=0.0, metadata=SUM)  # over the gradient elements this rank holds
+    nonfinite: int = field(default=0, metadata=SUM)  # of the gradient elements this rank holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +102,28 @@ class StepDecision:
     """What the scheduler tells every learner rank to do with its gradient, and the merged metrics it decided on.
 
     Example:
-        StepDecision(decision=LrDecision(step=41, lr=5e-07, events=("decay",)), clip_scale=0.83, update=True,
+        StepDecision(decision=LrDecision(step=41, lr=5e-07, events=("decay",)), grad_scale=0.83, update=True,
                      metrics={"gradient/norm": 1.2})
     """
 
     decision: LrDecision
-    clip_scale: float  # factor on the gradient, at most 1
+    grad_scale: float  # factor on the gradient: clips it, and makes up for the sequences that a correction dropped
     update: bool  # False: leave the weights alone (no data, or a non-finite gradient)
     metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateReport(Sums):
+    """What one rank's update did to the weights it holds.
+
+    Example:
+        UpdateReport(update_square_sum=4e-10, weight_square_sum=812.0)
+    """
+
+    update_square_sum: float = field(default=0.0, metadata=SUM)
+    weight_square_sum: float = field(default=0.0, metadata=SUM)  # before the update
+
+    @property
+    def norm_ratio(self) -> float:
+        """Norm of the update over the norm of the weights, of all merged ranks; 0 when all weights are 0."""
+        return math.sqrt(self.update_square_sum / self.weight_square_sum) if self.weight_square_sum else 0.0

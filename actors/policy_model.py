@@ -39,6 +39,11 @@ class PolicyModel(nn.Module):
         model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
         return cls(model, temperature, chunk_bytes)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
     def shard(self, mesh: DeviceMesh, compute_dtype: torch.dtype) -> None:
         """Shard every decoder layer, then the rest, over the mesh. Weights and reductions stay in float32."""
         precision = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)

@@ -1,27 +1,23 @@
 """Training-inference mismatch as sums, counts and extremes, which merge exactly over any split of the sequences."""
 
 import math
-from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from actors.logprob_pairs import Block, Floats, LogprobPairs, NonFiniteLogprob
+from actors.sums import MAX, MIN, SUM, Sums
 
 __all__ = ["MismatchSums", "NonFiniteLogprob"]
 
 CLIP = 20.0  # nats; bounds what goes into an exponential
 SMALL_RATIO = 0.01  # with a mean rho above it, the sums of rho and rho^2 follow from that of rho - 1, good to 1e-11
 
-# How the parts of a split become the whole, field by field.
-SUM: dict[str, Any] = {"merge": sum}
-MAX: dict[str, Any] = {"merge": max}
-MIN: dict[str, Any] = {"merge": min}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MismatchSums:
+class MismatchSums(Sums):
     """Sufficient statistics of the mismatch metrics (docs/method.md section 2) over some sequences.
 
     A field with a metric's name holds the sum (or the extreme) of that metric's terms, in float64. Below, a and b are a
@@ -90,13 +86,6 @@ class MismatchSums:
         if not math.isfinite(whole.train_log_ppl + whole.kl):  # cheaper than to look at every token beforehand
             pairs.refuse_nonfinite()
         return whole
-
-    def merge(self, *others: "MismatchSums") -> "MismatchSums":
-        """The statistics of all the sequences together; the order matters to float64 rounding only."""
-        parts = (self, *others)
-        return MismatchSums(
-            **{item.name: item.metadata["merge"]([getattr(part, item.name) for part in parts]) for item in fields(self)}
-        )
 
     def metrics(self) -> dict[str, float]:
         """The metrics by their bare names, without the `mismatch/` prefix; none when there is no token."""

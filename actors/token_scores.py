@@ -1,4 +1,4 @@
-"""Log-probs and entropies of chosen tokens, in chunks, without ever holding the logits of all tokens."""
+"""Log-probs of chosen tokens and what else their distributions tell, in chunks: never the logits of all tokens."""
 
 from typing import Any, NamedTuple
 
@@ -11,10 +11,11 @@ class TokenScores(NamedTuple):
 
     logprobs: Tensor  # [n] float32 (float64 for a float64 model), differentiable
     entropy: Tensor  # [n] likewise, nats of the whole distribution at each position; detached
+    square_sum: Tensor  # [n] likewise, sum of the squared probabilities of the whole distribution; detached
 
 
 def score_tokens(hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, chunk_tokens: int) -> TokenScores:
-    """Log-probs of `targets` under softmax(hidden @ head.T / temperature), and the entropies of that softmax.
+    """Log-probs of `targets` under softmax(hidden @ head.T / temperature), with entropy and square sum of that softmax.
 
     Args:
         hidden: [n, H] final hidden states, one for each token to be scored.
@@ -23,10 +24,7 @@ def score_tokens(hidden: Tensor, head: Tensor, targets: Tensor, temperature: flo
         temperature: the sampler's temperature.
         chunk_tokens: tokens whose [chunk, V] float32 logits are held at once. Backward computes them once more.
     """
-    logprobs, entropy = _ChunkedScores.apply(  # type: ignore[no-untyped-call]
-        hidden, head, targets, temperature, chunk_tokens
-    )
-    return TokenScores(logprobs, entropy)
+    return TokenScores(*_ChunkedScores.apply(hidden, head, targets, temperature, chunk_tokens))  # type: ignore[no-untyped-call]
 
 
 class _ChunkedScores(torch.autograd.Function):
@@ -35,19 +33,23 @@ class _ChunkedScores(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0913, PLR0917 - autograd passes its inputs by position
         ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, chunk_tokens: int
-    ) -> tuple[Tensor, Tensor]:
-        logprobs, entropy, normalisers = (hidden.new_empty(len(targets), dtype=_wide(hidden)) for _ in range(3))
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        logprobs, entropy, square_sum, normalisers = (
+            hidden.new_empty(len(targets), dtype=_wide(hidden)) for _ in range(4)
+        )
         for start in range(0, len(targets), chunk_tokens):
             part = slice(start, start + chunk_tokens)
             logits = _logits(hidden[part], head, temperature)
             normalisers[part] = torch.logsumexp(logits, dim=-1)
             logprobs[part] = logits.gather(-1, targets[part, None]).squeeze(-1) - normalisers[part]
             shifted = logits.sub_(normalisers[part, None])  # log-softmax, in place
-            entropy[part] = -(shifted.exp() * shifted).sum(-1)
+            probs = shifted.exp()
+            square_sum[part] = torch.linalg.vecdot(probs, probs)
+            entropy[part] = -probs.mul_(shifted).sum(-1)
         ctx.save_for_backward(hidden, head, targets, normalisers)
         ctx.temperature, ctx.chunk_tokens = temperature, chunk_tokens
-        ctx.mark_non_differentiable(entropy)
-        return logprobs, entropy
+        ctx.mark_non_differentiable(entropy, square_sum)
+        return logprobs, entropy, square_sum
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:

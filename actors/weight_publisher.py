@@ -15,20 +15,40 @@ from vllm.utils.network_utils import get_open_port
 from actors.gloo_transfer import GlooTrainerInitInfo
 from actors.rollout_worker import IncompleteUpdate, PrefixCacheKept
 
+Change = Callable[[str, torch.Tensor], torch.Tensor]
+
+
+def as_it_is(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself."""
+    return tensor
+
 
 class StateDictSource(WeightSource):
-    """All tensors of a sharded model's state dict, gathered one by one and cast to the rollout workers' dtype.
+    """All tensors of a sharded model's state dict, gathered one by one, made ready for the rollout workers and cast.
 
     A state dict, not `named_parameters()`: that leaves out a tied output head, and the engine's own copy of the head
     would keep its old values.
     """
 
     def __init__(
-        self, state_dict: Callable[[], dict[str, torch.Tensor]], dtype: torch.dtype, keep: Callable[[str], bool]
+        self,
+        state_dict: Callable[[], dict[str, torch.Tensor]],
+        dtype: torch.dtype,
+        keep: Callable[[str], bool],
+        change: Change = as_it_is,
     ) -> None:
+        """Define the source.
+
+        Args:
+            state_dict: of the model as it is at the moment.
+            dtype: of the tensors that are sent.
+            keep: whether the tensor of a name is sent at all.
+            change: what is made of a tensor before it is cast, by name.
+        """
         self._state_dict = state_dict
         self._dtype = dtype
         self._keep = keep
+        self._change = change
 
     def metadata(self) -> list[ParamMeta]:
         """Name, wire dtype and full shape of every tensor, without gathering any."""
@@ -37,7 +57,7 @@ class StateDictSource(WeightSource):
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         for name, tensor in self._kept():
             full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-            yield name, full.to(self._dtype)
+            yield name, self._change(name, full).to(self._dtype)
 
     def _kept(self) -> Iterator[tuple[str, torch.Tensor]]:
         return ((name, tensor) for name, tensor in self._state_dict().items() if self._keep(name))

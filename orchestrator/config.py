@@ -9,10 +9,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from actors.config import Count, LearnerConfig, ModelConfig, RolloutConfig, Settings
+from actors.config import LearnerConfig, ModelConfig, RolloutConfig
 from actors.lr_policies import SchedulerConfig
+from actors.settings import Count, Settings
 from cluster.config import ClusterConfig
-from orchestrator.config_errors import MISSING, ConfigError, FieldRule, describe
+from orchestrator.config_errors import MISSING, ConfigError, FieldRule, describe, one_of
+from orchestrator.evaluation import EvaluationConfig
+from orchestrator.metric_keys import signal_keys
+from orchestrator.stability import StabilityConfig
 from orchestrator.yaml_files import parse_scalar, read_mapping
 
 Tree = dict[str, Any]
@@ -53,7 +57,12 @@ class ExperimentConfig(Settings):
     rollout: RolloutConfig
     learner: LearnerConfig = LearnerConfig()
     scheduler: SchedulerConfig
+    shadow: dict[Annotated[str, Field(pattern=NAME_PATTERN)], SchedulerConfig] = Field(
+        default_factory=dict, description="policies that only log"
+    )
     steps: Count
+    evaluation: EvaluationConfig | None = None
+    stability: StabilityConfig = StabilityConfig()
     cluster: ClusterConfig = ClusterConfig()
     tracking: TrackingConfig = TrackingConfig()
     arms: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -73,11 +82,17 @@ class ExperimentConfig(Settings):
         return self
 
     @model_validator(mode="after")
-    def _policy_can_be_built(self) -> Self:
-        try:
-            self.scheduler.build(self.steps)
-        except ValueError as error:
-            raise FieldRule("scheduler", str(error)) from None
+    def _policies_can_be_built_and_see_what_they_look_at(self) -> Self:
+        keys = signal_keys(self.learner, self.evaluation)
+        blocks = {"scheduler": self.scheduler, **{f"shadow.{name}": shadow for name, shadow in self.shadow.items()}}
+        for block, policy in blocks.items():
+            try:
+                signals = policy.build(self.steps).signals
+            except ValueError as error:
+                raise FieldRule(block, str(error)) from None
+            for signal in set(signals) - set(keys):
+                expected = "a metric that this run knows when it decides the rate"
+                raise FieldRule(f"{block}.signal", f"{expected}; {one_of(signal, keys)}")
         return self
 
     @model_validator(mode="after")

@@ -126,6 +126,12 @@ def _model_of(annotation: Any, kind: Any) -> type[BaseModel] | None:
     return of_kind[0] if of_kind else None
 
 
+def one_of(written: str, known: Sequence[str]) -> str:
+    """What exists instead of what was written, the likeliest first: `did you mean 'a/b'? one of: a/b, a/c`."""
+    close = get_close_matches(written, known, n=1)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"one of: {', '.join(known)}"
+
+
 def _short(value: Any) -> str:
     text = "null" if value is None else repr(value)
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from actors.faults import Faults
 from actors.learner import Learner, LearnerSpec
@@ -70,11 +71,15 @@ def crew(config: ExperimentConfig, model: ModelFiles, session: Session, faults: 
             timeout_s=timeout_s,
         )
         stack.callback(learners.close)
-        policy = config.scheduler.build(config.steps)
-        scheduler = Pool(Scheduler, slots[-1:], [(policy, config.learner.grad_clip)], env={}, timeout_s=timeout_s)
+        scheduler = Pool(Scheduler, slots[-1:], [_scheduler_arguments(config)], env={}, timeout_s=timeout_s)
         stack.callback(scheduler.close)
         shape = _start(rollouts, learners)
         yield Crew(rollouts=rollouts, learners=learners, scheduler=scheduler, engine_shape=shape)
+
+
+def _scheduler_arguments(config: ExperimentConfig) -> tuple[Any, ...]:
+    shadows = {name: shadow.build(config.steps) for name, shadow in config.shadow.items()}
+    return config.scheduler.build(config.steps), config.learner, shadows
 
 
 def _start(rollouts: Pool[RolloutWorker], learners: Pool[Learner]) -> EngineShape:
@@ -119,6 +124,7 @@ def _learner_specs(config: ExperimentConfig, model: ModelFiles, faults: Faults) 
             temperature=config.rollout.temperature,
             max_response_tokens=config.rollout.max_response_tokens,
             wire_dtype=config.rollout.dtype,
+            quantize=config.rollout.quantize,
             transfer=transfer_backend(config),
             faults=faults,
         )

@@ -5,26 +5,27 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from transformers import AutoTokenizer
 
 from actors.faults import Faults
 from actors.learner import Learner
-from actors.messages import IntArray, Response, SampleRequest
+from actors.messages import Response, SampleRequest
 from actors.rollout_worker import RolloutWorker
 from cluster.pool import Pool
 from cluster.session import Session
 from orchestrator.config import ExperimentConfig
 from orchestrator.config_errors import ConfigError
 from orchestrator.crew import Crew, crew
+from orchestrator.evaluation import Evaluation
 from orchestrator.loop import TrainingLoop
 from orchestrator.model_files import ModelFiles
+from orchestrator.problem_set import ProblemSet
 from orchestrator.progress import Progress
-from orchestrator.records import RunCard, StepRecord
-from orchestrator.rewards import arithmetic_reward
+from orchestrator.recorder import Recorder
+from orchestrator.records import RunCard
 from orchestrator.run_folder import RunFolder
-from orchestrator.sampling import Sampler
+from orchestrator.sampling import Generate, Sampler
 from orchestrator.self_test import SelfTest, SelfTestReport
 from orchestrator.tasks import ArithmeticTask
 from orchestrator.tracking import TrackedRun, Tracker, version_tags
@@ -56,8 +57,12 @@ class Experiment:
         self._spec = spec
         self._session = session
         self._console = console
-        self._task = ArithmeticTask(digits=spec.config.task.digits, seed=spec.seed)
-        self._tokenizer = AutoTokenizer.from_pretrained(spec.model.path)
+        task = ArithmeticTask(digits=spec.config.task.digits, seed=spec.seed)
+        tokenizer = AutoTokenizer.from_pretrained(spec.model.path)
+        rollout = spec.config.rollout
+        longest = min(rollout.max_prompt_tokens, spec.model.context_length - rollout.max_response_tokens)
+        self._training = ProblemSet(task.problem, tokenizer, longest)
+        self._held_out = ProblemSet(task.validation, tokenizer, longest)
 
     def run(self, tracker: Tracker, parent: TrackedRun | None = None) -> None:
         """Train to the last step. Metrics reach the run's folder first, MLflow afterwards.
@@ -98,14 +103,9 @@ class Experiment:
             progress.say(verdict)
             folder.log.info("self-test passed: %s", report)
 
-            def record(done: StepRecord) -> None:
-                folder.write_step(done.step, done.metrics)
-                if done.events:
-                    folder.log.info("step %d: %s", done.step, ", ".join(done.events))
-                tracked.log_step(done)
-                progress.show(done)
-
-            self.loop(workers).run(0, spec.config.steps - 1, record)
+            recorder = Recorder(folder, tracked, progress, spec.config.stability)
+            self.loop(workers).run(0, spec.config.steps - 1, recorder.record)
+            recorder.conclude()
 
     def _check_faults(self, workers: Crew) -> None:
         names = workers.learners.first(Learner.tensor_names)
@@ -120,51 +120,36 @@ class Experiment:
         Raises:
             WeightSyncError: weights do not arrive as sent.
         """
-        return SelfTest(workers.rollouts, workers.learners, self._probe_text(), workers.engine_shape).run()
+        if self._spec.config.rollout.quantize is not None:
+            workers.learners.broadcast(
+                Learner.publish, 0
+            )  # the engines have loaded the weights as they are in the file
+        text = self._training.text(PROBE_TEXT_TOKENS)
+        return SelfTest(workers.rollouts, workers.learners, text, workers.engine_shape).run()
 
     def loop(self, workers: Crew) -> TrainingLoop:
         """The loop over these workers, at step 0."""
         config = self._spec.config
+
+        def sample(requests: Sequence[SampleRequest]) -> list[tuple[Response, ...]]:
+            return generate(workers.rollouts, requests)
+
         sampler = Sampler(
-            config.rollout,
-            self._spec.seed,
-            encode=self._encode,
-            generate=lambda requests: generate(workers.rollouts, requests),
-            score=self._score,
+            config.rollout, self._spec.seed, encode=self._training.encode, generate=sample, score=self._training.score
         )
         return TrainingLoop(
             sampler=sampler,
             learners=workers.learners,
             scheduler=workers.scheduler,
-            advantage=config.learner.advantage,
-            tokens_per_microbatch=config.learner.tokens_per_microbatch,
+            evaluation=self._evaluation(sample),
+            config=config.learner,
         )
 
-    def _encode(self, prompt: int) -> IntArray:
-        config = self._spec.config.rollout
-        ids: list[int] = self._tokenizer(self._task.problem(prompt).prompt, add_special_tokens=False)["input_ids"]
-        limit = min(config.max_prompt_tokens, self._spec.model.context_length - config.max_response_tokens)
-        if len(ids) > limit:
-            raise ConfigError(
-                "task",
-                f"prompt {prompt}",
-                f"{len(ids)} tokens",
-                f"at most {limit}: rollout.max_prompt_tokens, and what the model's context leaves beside a response",
-            )
-        return np.asarray(ids, np.int32)
-
-    def _score(self, prompt: int, responses: Sequence[Response]) -> list[float]:
-        answer = self._task.problem(prompt).answer
-        texts = self._tokenizer.batch_decode(
-            [response.token_ids.tolist() for response in responses], skip_special_tokens=True
-        )
-        return [arithmetic_reward(text, answer) for text in texts]
-
-    def _probe_text(self) -> IntArray:
-        pieces: list[IntArray] = []
-        while sum(map(len, pieces)) < PROBE_TEXT_TOKENS:
-            pieces.append(self._encode(len(pieces)))
-        return np.concatenate(pieces)
+    def _evaluation(self, sample: Generate) -> Evaluation | None:
+        config = self._spec.config
+        if config.evaluation is None:
+            return None
+        return Evaluation(config.evaluation, config.steps - 1, self._spec.seed, self._held_out, sample)
 
     def _track(self, tracker: Tracker, parent: TrackedRun | None) -> TrackedRun:
         spec = self._spec

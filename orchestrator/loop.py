@@ -4,17 +4,18 @@ import math
 import time
 from collections.abc import Callable
 
+from actors.config import LearnerConfig
 from actors.learner import Learner
-from actors.messages import StepDecision
+from actors.messages import LearnerShard, StepDecision, UpdateReport
 from actors.scheduler import Scheduler
 from cluster.pool import Pool
-from orchestrator.advantages import AdvantageKind
 from orchestrator.batching import shard_batch
 from orchestrator.clock import PhaseClock
+from orchestrator.evaluation import Evaluation
 from orchestrator.records import StepRecord
 from orchestrator.sampling import SampledBatch, Sampler
 
-Record = Callable[[StepRecord], None]
+Record = Callable[[StepRecord], bool]  # False ends the run
 
 
 class StaleWeights(RuntimeError):
@@ -30,18 +31,18 @@ class TrainingLoop:
         sampler: Sampler,
         learners: Pool[Learner],
         scheduler: Pool[Scheduler],
-        advantage: AdvantageKind,
-        tokens_per_microbatch: int,
+        evaluation: Evaluation | None,
+        config: LearnerConfig,
     ) -> None:
         self._sampler = sampler
         self._learners = learners
         self._scheduler = scheduler
-        self._advantage = advantage
-        self._tokens_per_microbatch = tokens_per_microbatch
+        self._evaluation = evaluation
+        self._config = config
         self._version = 0
 
     def run(self, first: int, last: int, record: Record) -> None:
-        """Steps `first` to `last`, each recorded as soon as it is done."""
+        """Steps `first` to `last`, each recorded as soon as it is done, unless `record` ends the run earlier."""
         recording_s = 0.0
         for step in range(first, last + 1):
             clock = PhaseClock()
@@ -49,28 +50,46 @@ class TrainingLoop:
             # A record cannot contain how long it takes to write itself: it tells of the one before.
             done.metrics["time/record"] = recording_s
             started = time.perf_counter()
-            record(done)
+            if not record(done):
+                return
             recording_s = time.perf_counter() - started
 
     def step(self, step: int, clock: PhaseClock) -> StepRecord:
         """One on-policy step. Data goes down to the workers and its statistics come back, once."""
         batch = self._sampler.next_batch(step, clock)
         _require_on_policy(batch, self._version)
+        metrics = {**batch.metrics(), **self._evaluate(step, clock)}
         reports = []
         if batch.kept:
-            sequences = [sequence for group in batch.kept for sequence in group.sequences(self._advantage)]
             with clock.phase("gradients"):
-                shards = shard_batch(sequences, len(self._learners), self._tokens_per_microbatch)
-                reports = self._learners.scatter(Learner.compute_gradients, shards)
+                reports = self._learners.scatter(Learner.compute_gradients, self._shards(step, batch))
         with clock.phase("decide"):
-            order = self._scheduler.first(Scheduler.decide, step, reports, batch.metrics())
+            order = self._scheduler.first(Scheduler.decide, step, reports, metrics, len(batch.kept))
+        updates = []
         if batch.kept:
             with clock.phase("apply"):
-                self._learners.broadcast(Learner.apply, order)
+                updates = self._learners.broadcast(Learner.apply, order)
         if order.update:
             with clock.phase("publish"):
                 self._publish()
-        return _record(batch, order, clock)
+        return _record(order, UpdateReport().merge(*updates), clock)
+
+    def _shards(self, step: int, batch: SampledBatch) -> list[LearnerShard]:
+        config = self._config
+        groups = enumerate(batch.kept)
+        return shard_batch(
+            [sequence for place, group in groups for sequence in group.sequences(place, config.advantage)],
+            len(self._learners),
+            config.tokens_per_microbatch,
+            halves=config.gradient_noise.due(step),
+            whole_groups=config.advantage == "optimal_token_baseline",
+        )
+
+    def _evaluate(self, step: int, clock: PhaseClock) -> dict[str, float]:
+        if self._evaluation is None or not self._evaluation.due(step):
+            return {}
+        with clock.phase("evaluate"):
+            return self._evaluation.run(step)
 
     def _publish(self) -> None:
         self._version += 1
@@ -84,15 +103,12 @@ def _require_on_policy(batch: SampledBatch, version: int) -> None:
         raise StaleWeights(f"responses were sampled with weights {sorted(stale)} at version {version}")
 
 
-def _record(batch: SampledBatch, order: StepDecision, clock: PhaseClock) -> StepRecord:
+def _record(order: StepDecision, update: UpdateReport, clock: PhaseClock) -> StepRecord:
     seconds = clock.metrics()
     throughput = order.metrics["sampling/tokens"] / seconds["time/step"]
-    metrics = {
-        **order.metrics,
-        "sampling/empty_steps": float(not batch.kept),
-        **seconds,
-        "throughput/tokens_per_s": throughput,
-    }
+    metrics = {**order.metrics, **seconds, "throughput/tokens_per_s": throughput}
+    if order.update:
+        metrics["gradient/update_norm_ratio"] = update.norm_ratio
     now_ms = int(time.time() * 1000)
     finite = {key: value for key, value in metrics.items() if math.isfinite(value)}
     return StepRecord(step=order.decision.step, time_ms=now_ms, metrics=finite, events=order.decision.events)

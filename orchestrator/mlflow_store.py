@@ -57,6 +57,11 @@ class MlflowStore:
         for start in range(0, len(rows), METRICS_PER_CALL):
             self._client.log_batch(run_id, metrics=rows[start : start + METRICS_PER_CALL])
 
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Add tags, or change them."""
+        for key, value in tags.items():
+            self._client.set_tag(run_id, key, value)
+
     def log_artifact(self, run_id: str, path: Path) -> None:
         """A copy of a file."""
         self._client.log_artifact(run_id, str(path))

@@ -4,14 +4,15 @@ import json
 import logging
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from orchestrator import yaml_files
 from orchestrator.config import ExperimentConfig
 
-CONFIG, METRICS, LOG = "config.yaml", "metrics.jsonl", "log.txt"
+CONFIG, METRICS, LOG, VERDICT = "config.yaml", "metrics.jsonl", "log.txt", "verdict.json"
 
 
 def run_path(root: Path, name: str, arm: str, seed: int) -> Path:
@@ -59,6 +60,10 @@ class RunFolder:
         finite = {key: value for key, value in metrics.items() if math.isfinite(value)}
         self._metrics.write(json.dumps({"step": step, **finite}) + "\n")
         self._metrics.flush()
+
+    def write_verdict(self, verdict: Mapping[str, Any]) -> None:
+        """Whether the run collapsed, when and why; later verdicts replace earlier ones."""
+        (self.path / VERDICT).write_text(json.dumps(verdict) + "\n", encoding="utf-8")
 
     def __enter__(self) -> Self:
         return self

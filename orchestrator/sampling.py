@@ -7,9 +7,9 @@ from hashlib import blake2b
 
 import numpy as np
 
-from actors.config import RolloutConfig
+from actors.config import AdvantageKind, RolloutConfig
 from actors.messages import IntArray, Response, SampleRequest, TrainSequence
-from orchestrator.advantages import AdvantageKind, group_advantages
+from orchestrator.advantages import group_advantages
 from orchestrator.clock import PhaseClock
 
 Generate = Callable[[Sequence[SampleRequest]], list[tuple[Response, ...]]]
@@ -34,10 +34,11 @@ class Group:
         """All rewards equal: nothing to learn, every advantage is zero."""
         return min(self.rewards) == max(self.rewards)
 
-    def sequences(self, advantage: AdvantageKind) -> list[TrainSequence]:
-        """What the learners train on."""
+    def sequences(self, place: int, advantage: AdvantageKind) -> list[TrainSequence]:
+        """What the learners train on; `place` is the group's in the step's batch."""
         return [
             TrainSequence(
+                group=place,
                 prompt_ids=self.prompt_ids,
                 response_ids=response.token_ids,
                 rollout_logprobs=response.logprobs,
@@ -157,5 +158,9 @@ def response_seed(run_seed: int, step: int, prompt: int, sample: int) -> int:
         >>> response_seed(0, 3, 17, 0) == response_seed(0, 3, 17, 0) != response_seed(0, 3, 17, 1)
         True
     """
-    digest = blake2b(f"{run_seed}/{step}/{prompt}/{sample}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
+    return seed_of(f"{run_seed}/{step}/{prompt}/{sample}")
+
+
+def seed_of(name: str) -> int:
+    """A seed in [0, 2**63) that belongs to a name and, as a hash, to no other one."""
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big") >> 1

@@ -176,5 +176,5 @@ def _cut(text: IntArray, lengths: Sequence[int], offset: int) -> list[IntArray]:
 
 def _sequence(prompt: IntArray, answer: Response) -> TrainSequence:
     return TrainSequence(
-        prompt_ids=prompt, response_ids=answer.token_ids, rollout_logprobs=answer.logprobs, advantage=0.0
+        group=0, prompt_ids=prompt, response_ids=answer.token_ids, rollout_logprobs=answer.logprobs, advantage=0.0
     )

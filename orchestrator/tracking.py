@@ -3,7 +3,7 @@
 import queue
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,6 +90,10 @@ class TrackedRun:
         self._unsent.append(record)
         if len(self._unsent) >= STEPS_PER_BATCH:
             self._flush()
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Tell MLflow something that is known only now."""
+        self._tracker.submit(lambda store: store.set_tags(self.run_id, tags))
 
     def log_artifact(self, path: Path) -> None:
         """Keep a copy of a file with the run."""

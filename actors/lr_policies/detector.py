@@ -46,7 +46,7 @@ class Detector:
         value = float(value)
         weight = self._config.smoothing
         self._ema = value if self._ema is None else weight * value + (1 - weight) * self._ema
-        level = self._level()
+        level = self.level
         if level is None:
             self._collect(value)
             return False
@@ -57,10 +57,22 @@ class Detector:
         """Count from 0 again; the EMA and the baseline stay."""
         self._count = 0
 
-    def _level(self) -> float | None:
+    @property
+    def ema(self) -> float | None:
+        """The smoothed signal, in the signal's unit; None before the first usable value."""
+        return self._ema
+
+    @property
+    def level(self) -> float | None:
+        """What the EMA is compared with, in the signal's unit; None while the baseline is being collected."""
         if self._threshold is not None:
             return self._threshold
         return None if self._baseline is None else self._config.ratio * self._baseline
+
+    @property
+    def count(self) -> int:
+        """How many usable values in a row had their EMA above the level."""
+        return self._count
 
     def _collect(self, value: float) -> None:
         self._baseline_values.append(value)

@@ -53,12 +53,17 @@ class LengthTriggeredPolicy:
         self._order = StepOrder()
         self._detector = Detector(config)
         self._decay = Decay(config)
-        self._surge_step = config.surge_step
+        self._set_surge_step(config.surge_step)
         self._surge_reported = False
 
     @property
     def signals(self) -> tuple[str, ...]:
         return (LENGTH_KEY,) if self._config.surge_step is None else ()
+
+    @property
+    def detector(self) -> Detector:
+        """What looks for the surge: to be looked at, not fed."""
+        return self._detector
 
     def observe(self, step: int, metrics: Mapping[str, float | None]) -> LrDecision:
         """Decide the lr of `step`; ValueError when it is not greater than the last one."""
@@ -73,21 +78,21 @@ class LengthTriggeredPolicy:
         if self._config.surge_step is not None:
             self._surge_reported = step >= self._config.surge_step
         elif self._detector.rises(metrics.get(LENGTH_KEY)):
-            self._surge_step = step
+            self._set_surge_step(step)
             self._surge_reported = True
         return ("surge",) if self._surge_reported else ()
 
+    def _set_surge_step(self, step: int | None) -> None:
+        """Keep the surge step, and the period with it: worked out once, as decimals are slow."""
+        self._surge_step = step
+        self._surge_period = None if step is None else self._config.period_after(step)
+
     def _decays_due(self, step: int) -> int:
         origin = 0 if self._config.anchor == "start" else self._surge_step
-        period = self._period()
+        period = self._surge_period if self._config.decay_period is None else self._config.decay_period
         if origin is None or period is None or step < origin:
             return 0
         return (step - origin) // period
-
-    def _period(self) -> int | None:
-        if self._config.decay_period is not None:
-            return self._config.decay_period
-        return None if self._surge_step is None else self._config.period_after(self._surge_step)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -102,5 +107,5 @@ class LengthTriggeredPolicy:
         self._order.load_state_dict(state)
         self._decay.load_state_dict(state)
         self._detector.load_state_dict(state["detector"])
-        self._surge_step = state["surge_step"]
+        self._set_surge_step(state["surge_step"])
         self._surge_reported = state["surge_reported"]

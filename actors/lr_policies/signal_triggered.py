@@ -53,6 +53,11 @@ class SignalTriggeredPolicy:
     def signals(self) -> tuple[str, ...]:
         return (self._config.signal,)
 
+    @property
+    def detector(self) -> Detector:
+        """What watches the signal: to be looked at, not fed."""
+        return self._detector
+
     def observe(self, step: int, metrics: Mapping[str, float | None]) -> LrDecision:
         """Decide the lr of `step`; ValueError when it is not greater than the last one."""
         self._order.advance(step)

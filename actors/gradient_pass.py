@@ -1,0 +1,171 @@
+"""One rank's forward and backward pass over its part of a step, and what it measures on the way."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from actors.config import LearnerConfig
+from actors.corrections import CorrectionSums, TokenWeights
+from actors.gradient_noise import HalfSums
+from actors.losses import ClipRange, policy_gradient_loss, token_divisors
+from actors.messages import GradientReport, LearnerShard, TrainSequence
+from actors.policy_model import PaddedBatch, PolicyModel
+from actors.statistics import MismatchSums
+from actors.token_baseline import optimal_token_baseline, score_norms
+
+Floats = NDArray[np.float64]
+Advantages = list[Floats]  # one array [T_i] a sequence
+
+
+class GradientPass:
+    """Fills the gradients of a model, sharded or not, and reports their sufficient statistics.
+
+    report = GradientPass(model, config, max_response_tokens=64, world_size=2).run(shard)
+    """
+
+    def __init__(self, model: PolicyModel, config: LearnerConfig, max_response_tokens: int, world_size: int) -> None:
+        """Define the pass.
+
+        Args:
+            model: its gradients are added to, not set.
+            config: advantage, loss, correction.
+            max_response_tokens: the sampler's limit.
+            world_size: ranks that share the step; FSDP2 averages gradients over them.
+        """
+        self._model = model
+        self._config = config
+        self._max_response_tokens = max_response_tokens
+        self._world_size = world_size
+        self._clip = ClipRange(config.clip_ratio_low, config.clip_ratio_high)
+
+    def run(self, shard: LearnerShard) -> GradientReport:
+        """Forward, loss and backward of all micro-batches, half 1 before half 2 where there are halves. Collective."""
+        self._model.train()
+        advantages = self._advantages(shard)
+        reports: list[GradientReport] = []
+        first_half: list[Tensor] = []
+        halves = HalfSums()
+        for microbatch, values in zip(shard.microbatches, advantages, strict=True):
+            reports.append(self._backward(microbatch, values, shard))
+            if len(reports) == shard.num_first_half:
+                first_half = [gradient.clone() for gradient in self._gradients()]
+                counts = CorrectionSums().merge(*(report.correction for report in reports))
+                halves = HalfSums(first_tokens=counts.tokens_kept, first_sequences=counts.sequences_kept)
+        if first_half:
+            halves = _with_products(halves, first_half, self._gradients())
+        return replace(
+            GradientReport().merge(*reports),
+            halves=halves,
+            grad_square_sum=square_sum(self._gradients()),
+            nonfinite=self._nonfinite(),
+        )
+
+    def _backward(
+        self, sequences: Sequence[TrainSequence], advantages: Advantages, shard: LearnerShard
+    ) -> GradientReport:
+        batch = PaddedBatch(sequences, self._model.device)
+        scores = self._model(batch.input_ids, batch.positions, batch.targets)
+        train = scores.logprobs.detach().cpu().numpy()
+        rollout = _joined([sequence.rollout_logprobs for sequence in sequences], np.float32)
+        weighed = self._config.correction.weigh(train, rollout, batch.lengths)
+        loss = self._loss(scores.logprobs, advantages, weighed, batch.lengths, shard)
+        # FSDP2 averages gradients over ranks; the divisors are those of the whole step, so ours must add up.
+        (loss * self._world_size).backward()
+        return GradientReport(
+            mismatch=MismatchSums.from_logprobs(train, rollout, batch.lengths),
+            correction=CorrectionSums.of(weighed, batch.lengths),
+            entropy_sum=float(scores.entropy.sum(dtype=torch.float64)),
+            loss=float(loss.detach()),
+        )
+
+    def _loss(
+        self, logprobs: Tensor, advantages: Advantages, weighed: TokenWeights, lengths: list[int], shard: LearnerShard
+    ) -> Tensor:
+        divisors = token_divisors(
+            self._config.loss, lengths, shard.num_tokens, shard.num_sequences, self._max_response_tokens
+        )
+        weights = weighed.weights / np.repeat(divisors, lengths)
+        return policy_gradient_loss(
+            logprobs, logprobs.detach(), _like(logprobs, _joined(advantages)), _like(logprobs, weights), self._clip
+        )
+
+    def _advantages(self, shard: LearnerShard) -> list[Advantages]:
+        """The advantage of every token of every micro-batch's sequences."""
+        if self._config.advantage == "optimal_token_baseline":
+            return self._above_token_baseline(shard)
+        return [
+            [np.full(len(sequence.response_ids), sequence.advantage) for sequence in microbatch]
+            for microbatch in shard.microbatches
+        ]
+
+    def _above_token_baseline(self, shard: LearnerShard) -> list[Advantages]:
+        """Reward minus the optimal token baseline, which compares a prompt's responses as the policy sees them now.
+
+        It is not known before the last response of a prompt has been scored: the one case that costs a forward pass
+        more. All responses to a prompt are in this shard.
+        """
+        with torch.no_grad():
+            norms = [self._score_norms(microbatch) for microbatch in shard.microbatches]
+        self._model.reshard()
+        members: dict[int, list[tuple[int, int]]] = {}  # where each prompt's responses are
+        for i, microbatch in enumerate(shard.microbatches):
+            for j, sequence in enumerate(microbatch):
+                members.setdefault(sequence.group, []).append((i, j))
+        advantages: list[Advantages] = [[np.empty(0)] * len(microbatch) for microbatch in shard.microbatches]
+        for places in members.values():
+            rewards = [shard.microbatches[i][j].advantage for i, j in places]
+            baselines = optimal_token_baseline(rewards, [norms[i][j] for i, j in places])
+            for (i, j), reward, baseline in zip(places, rewards, baselines, strict=True):
+                advantages[i][j] = reward - baseline
+        return advantages
+
+    def _score_norms(self, sequences: Sequence[TrainSequence]) -> list[Floats]:
+        batch = PaddedBatch(sequences, self._model.device)
+        scores = self._model(batch.input_ids, batch.positions, batch.targets)
+        norms = score_norms(scores.logprobs.cpu().numpy(), scores.square_sum.cpu().numpy())
+        return np.split(norms, np.cumsum(batch.lengths)[:-1]) if sequences else []
+
+    def _gradients(self) -> Iterator[Tensor]:
+        """The gradient of every parameter, the shard of it that this rank holds."""
+        for parameter in self._model.parameters():
+            if parameter.grad is not None:
+                yield local(parameter.grad)
+
+    def _nonfinite(self) -> int:
+        return sum(int(gradient.numel() - torch.isfinite(gradient).sum()) for gradient in self._gradients())
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The shard that this rank holds."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def square_sum(tensors: Iterable[Tensor]) -> float:
+    """Sum of the squares of all elements, in float64."""
+    return sum((float(torch.linalg.vector_norm(tensor, dtype=torch.float64)) ** 2 for tensor in tensors), 0.0)
+
+
+def _with_products(halves: HalfSums, first_half: list[Tensor], whole: Iterator[Tensor]) -> HalfSums:
+    """`halves` with the products of G1 and G2 = G - G1; uses up the copy of G1."""
+    first_square, second_square, product = 0.0, 0.0, 0.0
+    for gradient in whole:
+        first = first_half.pop(0).flatten().double()
+        second = gradient.flatten().double() - first
+        first_square += float(first.dot(first))
+        second_square += float(second.dot(second))
+        product += float(first.dot(second))
+    return replace(halves, first_square=first_square, second_square=second_square, product=product)
+
+
+def _joined(pieces: Sequence[NDArray[Any]], dtype: type = np.float64) -> NDArray[Any]:
+    return np.concatenate(pieces) if pieces else np.empty(0, dtype)
+
+
+def _like(tensor: Tensor, values: Floats) -> Tensor:
+    return torch.from_numpy(values).to(tensor.device, tensor.dtype)

@@ -1,0 +1,44 @@
+"""The metrics that a run knows when the learning rate of a step is decided: what a policy can look at."""
+
+from actors.config import LearnerConfig
+from actors.statistics import MismatchSums
+from orchestrator.evaluation import EvaluationConfig
+
+BATCH = (
+    "reward/mean",
+    "response/length_mean",
+    "response/length_max",
+    "response/length_min",
+    "response/length_mean_kept",
+    "response/clip_ratio",
+    "sampling/rounds",
+    "sampling/groups",
+    "sampling/groups_kept",
+    "sampling/flat_right",
+    "sampling/flat_wrong",
+    "sampling/tokens",
+    "sampling/tokens_dropped",
+    "sampling/empty_steps",
+)
+MISMATCH = tuple(f"mismatch/{key}" for key in MismatchSums.from_logprobs([-1.0], [-1.0], [1]).metrics())
+POLICY = ("policy/entropy", "policy/loss")
+GRADIENT = ("gradient/norm", "gradient/norm_smoothed", "gradient/clipped", "gradient/nonfinite")
+NOISE = ("gradient/signal", "gradient/noise", "gradient/noise_scale")
+CORRECTION = tuple(f"correction/{key}" for key in ("tokens_kept", "sequences_kept", "weight_mean", "weight_max", "ess"))
+
+
+def signal_keys(learner: LearnerConfig, evaluation: EvaluationConfig | None) -> tuple[str, ...]:
+    """The keys that a run logs before it decides; time/*, throughput/* and what the update did come after that.
+
+    Example:
+        >>> "gradient/noise_scale" in signal_keys(LearnerConfig(), evaluation=None)
+        True
+    """
+    keys = [*BATCH, *MISMATCH, *POLICY, *GRADIENT]
+    if learner.gradient_noise.every is not None:
+        keys += NOISE
+    if learner.correction.kind != "none":
+        keys += CORRECTION
+    if evaluation is not None:
+        keys.append(evaluation.key)
+    return tuple(keys)
