@@ -1,10 +1,9 @@
 """One FSDP2 rank: gradients of its shard, the optimiser update it is told to make, and the weights it publishes."""
 
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -116,13 +115,15 @@ class Learner:
     def connect(self, host: str, rollout_workers: Sequence[Any]) -> None:
         """Open the weight transfer to the rollout workers' actors; rank 0 sends, and listens at its address `host`."""
         # vLLM takes seconds to import, and the driver, which ships this class, never needs it.
-        from actors.weight_publisher import StateDictSource, WeightPublisher, as_it_is  # noqa: PLC0415
+        from actors.weight_publisher import StateDictSource, WeightPublisher  # noqa: PLC0415
 
         spec = self._spec
         wire_dtype = getattr(torch, spec.wire_dtype)
-        change = partial(rounded_through, spec.quantize) if spec.quantize else as_it_is
         source = StateDictSource(
-            self._model.exported_state, wire_dtype, keep=lambda name: not spec.faults.drops(name), change=change
+            self._model.exported_state,
+            wire_dtype,
+            keep=lambda name: not spec.faults.drops(name),
+            change=self._as_sent,
         )
         self._publisher = WeightPublisher(spec.transfer, spec.rank, host, rollout_workers, source)
 
@@ -145,7 +146,9 @@ class Learner:
         return list(self._model.exported_state())
 
     def score(self, sequences: Sequence[TrainSequence], stale: Sequence[str] = ()) -> list[FloatArray]:
-        """Log-probs of each sequence's response tokens. Collective; all ranks get the same sequences.
+        """Log-probs of each sequence's response tokens under the weights as they are sent, but for the cast.
+
+        Collective; all ranks get the same sequences.
 
         Args:
             sequences: what to score.
@@ -154,7 +157,7 @@ class Learner:
         batch = PaddedBatch(sequences, self._device)
         self._model.eval()
         head = self._tied_head(stale)
-        with torch.no_grad(), self._undone(stale):
+        with torch.no_grad(), self._undone(stale), self._rounded():
             logprobs = self._model(batch.input_ids, batch.positions, batch.targets, head).logprobs
             self._model.reshard()
         return [piece.numpy() for piece in logprobs.cpu().split(batch.lengths)]
@@ -169,6 +172,22 @@ class Learner:
 
     def _undone(self, names: Sequence[str]) -> AbstractContextManager[None]:
         return self._perturbation.undone(self._local_weights(), names) if self._perturbation else nullcontext()
+
+    @contextmanager
+    def _rounded(self) -> Iterator[None]:
+        """The weights rounded as on their way to the engines; rows are whole on every rank, so each does its own."""
+        weights = self._local_weights() if self._spec.quantize else {}
+        exact = {name: weight.clone() for name, weight in weights.items()}
+        for name, weight in weights.items():
+            weight.copy_(self._as_sent(name, weight))
+        try:
+            yield
+        finally:
+            for name, weight in weights.items():
+                weight.copy_(exact[name])
+
+    def _as_sent(self, name: str, weight: Tensor) -> Tensor:
+        return rounded_through(self._spec.quantize, name, weight) if self._spec.quantize else weight
 
     def _local_weights(self) -> dict[str, Tensor]:
         return {name: local(parameter.data) for name, parameter in self._model.model.named_parameters()}
