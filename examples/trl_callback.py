@@ -5,7 +5,7 @@
 
 **What a decision sees.** The rate of update t (`global_step`, from 0) is decided from the last metrics logged before
 it: those of update t - 1 when logging_steps is 1. They cannot be those of t: a callback is given metrics in `on_log`
-only, and the trainer logs after `optimizer.step`. So a rate comes one update later than in a replay of the same log.
+only, and the trainer logs after `optimizer.step`. It numbers that row t + 1, so a replay of its log decides the same.
 A logged row is seen once; where none is new (logging_steps above 1, completions used again) the signal is missing.
 
 **Why `on_step_begin`.** It comes once per update however many batches are accumulated, and before any of them: under
