@@ -13,10 +13,8 @@ from orchestrator.model_files import ModelFiles
 from orchestrator.records import RunCard
 from orchestrator.run_folder import run_path
 from orchestrator.tracking import TrackedRun, Tracker, version_tags
-from sweeps.figure import draw
-from sweeps.summary import Curves, summary_table
-
-FIGURE = "comparison.png"
+from sweeps.curves import Curves
+from sweeps.report import FIGURE, print_tables, write_figure
 
 
 class Comparison:
@@ -88,10 +86,9 @@ class Comparison:
         if not curves:
             return
         figure = self._runs / self._config.name / FIGURE
-        draw(curves, figure, title=self._config.name)
+        print_tables(curves, {}, self._console)
+        write_figure(curves, figure, self._config.name, self._console)
         parent.log_artifact(figure)
-        self._console.print(summary_table(curves))
-        self._console.print(f"figure: {figure}", highlight=False, markup=False, soft_wrap=True)
 
     def _track(self, tracker: Tracker) -> TrackedRun:
         schedulers = {arm: config.model_dump(mode="json", include={"scheduler"}) for arm, config in self._arms.items()}

@@ -1,95 +1,120 @@
-"""The curves of a recorded run, and the table that sets arms side by side."""
+"""The tables that set arms side by side: figures with intervals over seeds, collapses, events, paired differences."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 
-from orchestrator.run_folder import METRICS, read_metrics
+from sweeps.curves import Curves
+from sweeps.intervals import Interval, mean_interval, paired_difference
+from sweeps.measures import WINDOW, Measure, measures
 
-WINDOW = 5  # steps in the means of the table
-EVENT = "scheduler/event/"
-MISMATCH = "mismatch/log_ppl_abs_diff"
+Arms = Mapping[str, Sequence[Curves]]  # the runs of each arm, the reference first
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Curves:
-    """A recorded run, column by column.
+def summary_tables(runs: Sequence[Curves]) -> list[Table]:
+    """The table of arms and, when there are several, that of the differences from the first one."""
+    arms = by_arm(runs)
+    return [summary_table(arms), *([difference_table(arms)] if len(arms) > 1 else [])]
 
-    Example:
-        Curves(arm="decay", seed=0, steps=array([0, 1]), rows=({"reward/mean": 0.2}, {"reward/mean": 0.3}))
+
+def by_arm(runs: Sequence[Curves]) -> dict[str, list[Curves]]:
+    """The runs of each arm, arms and runs in the order in which they come."""
+    arms: dict[str, list[Curves]] = defaultdict(list)
+    for run in runs:
+        arms[run.arm].append(run)
+    return dict(arms)
+
+
+def summary_table(arms: Arms) -> Table:
+    """A column per arm: mean over its seeds with a 95% interval, collapses, and what happened to the learning rate.
+
+    Runs may differ in their steps, as when a collapse has stopped one: first, best and last are each run's own.
     """
-
-    arm: str
-    seed: int
-    steps: NDArray[np.int64]  # [N]
-    rows: tuple[dict[str, float], ...]  # [N] metrics by key
-
-    @classmethod
-    def read(cls, folder: Path, arm: str, seed: int) -> "Curves":
-        """What a run folder has recorded so far; no steps when it has not got that far."""
-        rows = read_metrics(folder) if (folder / METRICS).exists() else []
-        return cls(arm=arm, seed=seed, steps=np.array([int(row["step"]) for row in rows], np.int64), rows=tuple(rows))
-
-    def column(self, key: str) -> NDArray[np.float64]:
-        """[N] values of a metric, NaN where it is absent."""
-        return np.array([row.get(key, np.nan) for row in self.rows], np.float64)
-
-    def events(self) -> list[tuple[int, str]]:
-        """(step, event) of everything that happened to the learning rate, in order."""
-        return [
-            (int(row["step"]), key.removeprefix(EVENT)) for row in self.rows for key in row if key.startswith(EVENT)
-        ]
-
-
-def window_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means over WINDOW consecutive steps, NaN left out; one mean of everything when there are fewer."""
-    present = values[~np.isnan(values)]
-    if len(present) == 0:
-        return np.array([np.nan])
-    width = min(WINDOW, len(present))
-    return np.convolve(present, np.ones(width) / width, mode="valid")
-
-
-def summary_table(curves: Sequence[Curves]) -> Table:
-    """A column per arm: means over its seeds of 5-step means, and what happened to the learning rate."""
-    by_arm: dict[str, list[Curves]] = defaultdict(list)
-    for curve in curves:
-        by_arm[curve.arm].append(curve)
-    table = Table("", *by_arm, title=f"means over seeds of {WINDOW}-step means", title_justify="left")
-    columns = [_cells(runs) for runs in by_arm.values()]
-    for heading in columns[0]:
-        table.add_row(heading, *[column[heading] for column in columns])
+    title = f"means over seeds [95% interval]; reward, length, mismatch: means of {WINDOW} steps"
+    table = Table("", *arms, title=title, title_justify="left")
+    table.add_row("seeds", *[", ".join(str(run.seed) for run in runs) for runs in arms.values()])
+    table.add_row("steps", *[_range([len(run.steps) for run in runs]) for runs in arms.values()])
+    for measure in measures([run for runs in arms.values() for run in runs]):
+        table.add_row(measure.heading, *[_figure(measure, runs) for runs in arms.values()])
+    table.add_row("collapsed", *[_collapses(runs) for runs in arms.values()])
+    table.add_row("events", *[_events(runs) for runs in arms.values()])
     return table
 
 
-def _cells(runs: Sequence[Curves]) -> dict[str, str]:
-    def mean(key: str, pick: Callable[[NDArray[np.float64]], float]) -> float:
-        return float(np.mean([pick(window_means(run.column(key))) for run in runs]))
-
-    return {
-        "seeds": ", ".join(str(run.seed) for run in runs),
-        "steps": str(min(len(run.steps) for run in runs)),
-        "reward: first, best, last": ", ".join(f"{mean('reward/mean', pick):.3f}" for pick in (_first, np.max, _last)),
-        "length: first, last": ", ".join(f"{mean('response/length_mean', pick):.1f}" for pick in (_first, _last)),
-        "mismatch: first, last": ", ".join(f"{mean(MISMATCH, pick):.2e}" for pick in (_first, _last)),
-        "gradient norm: first, last": ", ".join(f"{mean('gradient/norm', pick):.3f}" for pick in (_first, _last)),
-        "learning rate: last": f"{np.mean([run.column('scheduler/lr')[-1] for run in runs]):.2e}",
-        "events": "\n".join(_events(run) for run in runs),
-    }
-
-
-def _events(run: Curves) -> str:
-    return f"seed {run.seed}: " + (", ".join(f"{event} {step}" for step, event in run.events()) or "none")
+def difference_table(arms: Arms) -> Table:
+    """A column per arm but the first: arm minus first arm, over the seeds that both have."""
+    (reference, base), *others = arms.items()
+    title = f"differences from {reference} over common seeds, mean [95% interval]"
+    table = Table("", *[arm for arm, _ in others], title=title, title_justify="left")
+    common = [sorted({run.seed for run in runs} & {run.seed for run in base}) for _, runs in others]
+    table.add_row("common seeds", *[", ".join(map(str, seeds)) or "none" for seeds in common])
+    for measure in measures([run for runs in arms.values() for run in runs]):
+        if measure.compared:
+            differences = [paired_difference(_by_seed(measure, runs), _by_seed(measure, base)) for _, runs in others]
+            cells = [
+                _interval(measure, difference, len(seeds), sign="+")
+                for difference, seeds in zip(differences, common, strict=True)
+            ]
+            table.add_row(measure.heading, *cells)
+    return table
 
 
-def _first(values: NDArray[np.float64]) -> float:
-    return float(values[0])
+def _by_seed(measure: Measure, runs: Sequence[Curves]) -> dict[int, float]:
+    return {run.seed: measure.of(run) for run in runs}
 
 
-def _last(values: NDArray[np.float64]) -> float:
-    return float(values[-1])
+def _figure(measure: Measure, runs: Sequence[Curves]) -> str:
+    return _interval(measure, mean_interval(_by_seed(measure, runs)), len(runs))
+
+
+def _interval(measure: Measure, interval: Interval | None, num_runs: int, sign: str = "") -> str:
+    """`0.620 [0.58, 0.67]`, with the number of seeds behind it when some have no such figure."""
+    if interval is None:
+        return "-"
+    spec = sign + measure.spec
+    lines = [measure.write(interval.mean, spec)]
+    if interval.num_seeds > 1:
+        spec = spec.replace(".2e", ".1e")
+        lines.append(f"[{measure.write(interval.low, spec)}, {measure.write(interval.high, spec)}]")
+    if interval.num_seeds < num_runs:
+        lines.append(f"({interval.num_seeds} of {num_runs} seeds)")
+    return "\n".join(lines)
+
+
+def _collapses(runs: Sequence[Curves]) -> str:
+    """`2 of 3 (67%), steps 310-340: reward`."""
+    verdicts = [verdict for run in runs if (verdict := run.verdict())]
+    count = f"{len(verdicts)} of {len(runs)}"
+    if not verdicts:
+        return count
+    steps = [verdict.step for verdict in verdicts]
+    share = f" ({len(verdicts) / len(runs):.0%})" if len(runs) > 1 else ""
+    reasons = ", ".join(sorted({verdict.reason for verdict in verdicts}))
+    return f"{count}{share}, {_counted('step', steps)} {_range(steps)}: {reasons}"
+
+
+def _events(runs: Sequence[Curves]) -> str:
+    """`surge 12; decay 21, 42, 63; floor 63`; of several runs a line for those in which the same happened."""
+    seeds: dict[str, list[int]] = defaultdict(list)
+    for run in runs:
+        seeds[_told(run.events())].append(run.seed)
+    if len(runs) == 1:
+        return next(iter(seeds))
+    return "\n".join(f"{_counted('seed', those)} {', '.join(map(str, those))}: {told}" for told, those in seeds.items())
+
+
+def _told(events: Sequence[tuple[int, str]]) -> str:
+    steps: dict[str, list[int]] = defaultdict(list)
+    for step, event in events:
+        steps[event].append(step)
+    return "; ".join(f"{event} {', '.join(map(str, at))}" for event, at in steps.items()) or "none"
+
+
+def _counted(noun: str, those: Sequence[int]) -> str:
+    return noun if len(set(those)) == 1 else f"{noun}s"
+
+
+def _range(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low}-{high}"

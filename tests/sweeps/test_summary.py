@@ -1,105 +1,158 @@
-"""The curves of recorded runs, and the table that sets arms side by side, by hand."""
+"""The tables that set arms side by side, by hand."""
 
-import json
-import math
 from collections.abc import Sequence
 from io import StringIO
-from pathlib import Path
 
 import numpy as np
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
+from rich.table import Table
 
-from orchestrator.run_folder import METRICS
-from sweeps.summary import WINDOW, Curves, summary_table, window_means
+from sweeps.curves import Curves
+from sweeps.summary import by_arm, difference_table, summary_table, summary_tables
+
+Rows = list[dict[str, float]]
 
 
-def curves(rows: Sequence[dict[str, float]], arm: str = "decay", seed: int = 0) -> Curves:
+def curves(rows: Rows, arm: str = "decay", seed: int = 0) -> Curves:
     steps = np.array([int(row["step"]) for row in rows], np.int64)
     return Curves(arm=arm, seed=seed, steps=steps, rows=tuple(rows))
 
 
-def rewards(*values: float) -> list[dict[str, float]]:
+def of(key: str, *values: float) -> Rows:
+    return [{"step": step, key: value} for step, value in enumerate(values)]
+
+
+def rewards(*values: float) -> Rows:
     return [
         {"step": step, "reward/mean": value, "response/length_mean": 10.0 + step, "scheduler/lr": 1e-6}
         for step, value in enumerate(values)
     ]
 
 
-def printed(runs: Sequence[Curves]) -> dict[str, list[str]]:
-    """The first line of the table's cells by heading, and the arms."""
+def lines(table: Table, width: int = 300) -> list[str]:
     out = StringIO()
-    Console(file=out, width=300).print(summary_table(runs))
-    lines = [line for line in out.getvalue().splitlines() if "│" in line or "┃" in line]
-    cells = [[cell.strip() for cell in line.replace("┃", "│").strip("│").split("│")] for line in lines]
-    return {"arms": cells[0][1:], **{row[0]: row[1:] for row in cells[1:] if row[0]}}
+    Console(file=out, width=width).print(table, markup=False)
+    return out.getvalue().splitlines()
 
 
-def test_a_run_folder_is_read_line_by_line(tmp_path: Path) -> None:
-    rows = [{"step": 3, "reward/mean": 0.5}, {"step": 7, "scheduler/event/surge": 1.0}]
-    (tmp_path / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run = Curves.read(tmp_path, "decay", 1)
-    assert (run.arm, run.seed, run.steps.tolist(), run.rows) == ("decay", 1, [3, 7], tuple(rows))
+def cells(table: Table) -> dict[str, list[str]]:
+    """The cells of each row by its heading, lines of a cell joined by a slash; under "arms" the header."""
+    found: dict[str, list[str]] = {}
+    heading = ""
+    for line in lines(table):
+        if "│" not in line and "┃" not in line:
+            continue
+        first, *rest = [cell.strip() for cell in line.replace("┃", "│").strip("│").split("│")]
+        if not found:
+            found["arms"] = rest
+        elif first:
+            heading = first
+            found[heading] = rest
+        else:
+            found[heading] = [f"{above}/{cell}".rstrip("/") for above, cell in zip(found[heading], rest, strict=True)]
+    return found
 
 
-def test_a_run_that_recorded_nothing_has_no_steps(tmp_path: Path) -> None:
-    assert len(Curves.read(tmp_path, "decay", 0).steps) == 0
-    (tmp_path / METRICS).write_text('{"step": 0, "rew')
-    assert len(Curves.read(tmp_path, "decay", 0).steps) == 0
+def summary(runs: Sequence[Curves]) -> dict[str, list[str]]:
+    return cells(summary_table(by_arm(runs)))
 
 
-def test_an_absent_metric_is_not_a_number() -> None:
-    run = curves([{"step": 0, "a": 1.0}, {"step": 1}, {"step": 2, "a": 3.0}])
-    np.testing.assert_array_equal(run.column("a"), [1.0, np.nan, 3.0])
-    assert np.isnan(run.column("no such metric")).all()
+def differences(runs: Sequence[Curves]) -> dict[str, list[str]]:
+    return cells(difference_table(by_arm(runs)))
 
 
-def test_events_come_with_their_steps_in_order() -> None:
-    run = curves([{"step": 4, "scheduler/event/surge": 1.0, "scheduler/event/decay": 1.0, "a": 2.0}, {"step": 9}])
-    assert run.events() == [(4, "surge"), (4, "decay")]
+def test_arms_and_runs_keep_the_order_in_which_they_come() -> None:
+    runs = [curves(rewards(0.1), arm=arm, seed=seed) for seed in (3, 1) for arm in ("b", "a")]
+    assert {arm: [run.seed for run in those] for arm, those in by_arm(runs).items()} == {"b": [3, 1], "a": [3, 1]}
 
 
-def test_windows_are_five_steps_without_the_absent_ones() -> None:
-    values = np.array([1.0, np.nan, 2.0, 3.0, 4.0, 5.0, np.nan, 11.0])
-    assert window_means(values).tolist() == pytest.approx([3.0, 5.0])
-    assert window_means(np.array([1.0, 2.0])).tolist() == [1.5]
-    assert np.isnan(window_means(np.array([np.nan]))).tolist() == [True]
-    assert np.isnan(window_means(np.array([]))).tolist() == [True]
-
-
-@given(st.lists(st.floats(-10, 10) | st.just(float("nan")), max_size=30))
-def test_every_window_mean_lies_between_the_extremes(values: list[float]) -> None:
-    present = [value for value in values if not math.isnan(value)]
-    means = window_means(np.array(values))
-    assert len(means) == max(1, len(present) - WINDOW + 1)
-    if present:
-        assert (means >= min(present) - 1e-9).all() and (means <= max(present) + 1e-9).all()
-
-
-def test_the_table_has_a_column_per_arm_with_means_over_its_seeds() -> None:
+def test_the_table_has_a_column_per_arm_with_means_and_intervals_over_its_seeds() -> None:
     constant = curves(rewards(*[0.0] * 5, 0.5), arm="baseline")
     one = curves(rewards(*[0.1] * 5, 0.6, *[0.2] * 5), seed=0)
     other = curves(rewards(*[0.3] * 5, 0.8), seed=4)
-    table = printed([constant, one, other])
+    table = summary([constant, one, other])
     assert table["arms"] == ["baseline", "decay"]
     assert table["seeds"] == ["0", "0, 4"]
-    assert table["steps"] == ["6", "6"]
+    assert table["steps"] == ["6", "6-11"]
+    assert table["reward, first"] == ["0.000", "0.200/[0.100, 0.300]"]
     # Best: 0.1 in a window with the 0.6 of run 0 (4 x 0.2 + 0.6 = 1.4 / 5 = 0.28), and 0.4 of run 4.
-    assert table["reward: first, best, last"] == ["0.000, 0.100, 0.100", "0.200, 0.340, 0.300"]
-    assert table["length: first, last"] == ["12.0, 13.0", "12.0, 15.5"]
-    assert table["learning rate: last"] == ["1.00e-06", "1.00e-06"]
+    assert table["reward, best"] == ["0.100", "0.340/[0.280, 0.400]"]
+    assert table["reward, last"] == ["0.100", "0.300/[0.200, 0.400]"]  # each run's own last
+    assert table["length, last"] == ["13.0", "15.5/[13.0, 18.0]"]
+    assert table["learning rate, last"] == ["1.00e-6", "1.00e-6/[1.0e-6, 1.0e-6]"]
+    assert "smoothed norm, last" not in table
 
 
-def test_what_happened_to_the_learning_rate_is_told_by_seed() -> None:
-    rows = rewards(0.1, 0.2)
-    rows[1]["scheduler/event/decay"] = 1.0
-    table = printed([curves(rows, seed=3)])
-    assert table["events"] == ["seed 3: decay 1"]
-    assert printed([curves(rewards(0.1))])["events"] == ["seed 0: none"]
+def test_validation_stands_in_the_table_where_it_was_recorded() -> None:
+    rows = rewards(0.1, 0.2, 0.3)
+    rows[0]["eval/aime24/avg@8"], rows[2]["eval/aime24/avg@8"] = 0.5, 0.25
+    table = summary([curves(rewards(0.1), arm="baseline"), curves(rows)])
+    assert table["aime24 avg@8, best"] == ["-", "0.500"]
+    assert table["aime24 avg@8, last"] == ["-", "0.250"]
+
+
+def test_a_figure_that_only_some_seeds_have_says_how_many() -> None:
+    runs = [curves(of("gradient/norm_smoothed", value), seed=seed) for seed, value in enumerate((1.0, 2.0))]
+    assert summary([*runs, curves(rewards(0.1), seed=2)])["smoothed norm, last"] == ["1.5/[1, 2]/(2 of 3 seeds)"]
+
+
+def test_what_happened_to_the_learning_rate_is_told_once_for_the_seeds_that_share_it() -> None:
+    surged: Rows = [{"step": 3, "scheduler/event/surge": 1.0}, {"step": 5, "scheduler/event/decay": 1.0}]
+    surged += [{"step": 9, "scheduler/event/decay": 1.0, "scheduler/event/floor": 1.0}]
+    assert summary([curves(surged, seed=3)])["events"] == ["surge 3; decay 5, 9; floor 9"]
+    assert summary([curves(rewards(0.1))])["events"] == ["none"]
+    several = summary([curves(surged, seed=3), curves(rewards(0.1), seed=4), curves(surged, seed=5)])
+    assert several["events"] == ["seeds 3, 5: surge 3; decay 5, 9; floor 9/seed 4: none"]
+
+
+def test_collapses_are_counted_with_their_steps_and_reasons() -> None:
+    early, late = of("gradient/nonfinite", *[1.0] * 12), of("gradient/nonfinite", *[0.0] * 5, *[1.0] * 12)
+    low = of("reward/mean", *[0.6] * 10, *[0.0] * 16)  # collapses at step 25, see tests/orchestrator/test_stability.py
+    assert summary([curves(early)])["collapsed"] == ["1 of 1, step 9: nonfinite_gradient"]
+    assert summary([curves(rewards(0.1))])["collapsed"] == ["0 of 1"]
+    runs = [curves(rows, seed=seed) for seed, rows in enumerate((early, late, low, rewards(0.1)))]
+    assert summary(runs)["collapsed"] == ["3 of 4 (75%), steps 9-25: nonfinite_gradient, reward"]
+    assert summary([curves(early, seed=0), curves(early, seed=1)])["collapsed"] == [
+        "2 of 2 (100%), step 9: nonfinite_gradient"
+    ]
+
+
+def test_differences_are_arm_minus_first_arm_over_common_seeds() -> None:
+    base = [curves(rewards(value), arm="baseline", seed=seed) for seed, value in enumerate((0.1, 0.5, 0.9))]
+    decay = [curves(rewards(value), arm="decay", seed=seed) for seed, value in ((1, 0.6), (2, 1.2), (7, 0.0))]
+    table = differences(
+        [*base, *decay, curves(rewards(0.0), arm="other", seed=0), curves(rewards(0.0), arm="apart", seed=9)]
+    )
+    assert table["arms"] == ["decay", "other", "apart"]
+    assert table["common seeds"] == ["1, 2", "0", "none"]
+    assert table["reward, last"] == ["+0.200/[+0.100, +0.300]", "-0.100", "-"]
+    assert "reward, first" not in table
+    assert "learning rate, last" not in table
+
+
+def test_a_single_arm_has_nothing_to_be_compared_with() -> None:
+    assert len(summary_tables([curves(rewards(0.1))])) == 1
+    assert len(summary_tables([curves(rewards(0.1)), curves(rewards(0.1), arm="b")])) == 2
+
+
+def test_five_arms_with_three_seeds_fit_120_columns_with_every_interval_on_one_line() -> None:
+    keys = {"reward/mean": 0.4, "response/length_mean": 3456.7, "mismatch/log_ppl_abs_diff": 1.23e-4}
+    keys |= {"gradient/norm_smoothed": 0.1234, "gradient/noise_scale": 1234.5, "eval/aime24/avg@32": 0.2}
+    runs = [
+        curves(
+            [{"step": 0, "scheduler/lr": 1e-6, **{key: value * (1 + seed / 9) for key, value in keys.items()}}],
+            arm,
+            seed,
+        )
+        for arm in ("baseline", "decay", "token_tis", "decay_tis", "lr_zero")
+        for seed in range(3)
+    ]
+    for table in summary_tables(runs):
+        printed = lines(table, width=120)
+        assert max(map(len, printed)) <= 120
+        for line in printed:
+            assert line.count("[") == line.count("]")
 
 
 def test_a_metric_that_no_run_has_leaves_the_table_standing() -> None:
-    table = printed([curves(rewards(0.1, 0.2))])
-    assert table["gradient norm: first, last"] == ["nan, nan"]
+    assert list(summary([curves(of("policy/entropy", 1.0))])) == ["arms", "seeds", "steps", "collapsed", "events"]

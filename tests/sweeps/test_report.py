@@ -1,0 +1,221 @@
+"""`evenkeel report` on folders made by hand: what it finds, prints, writes and refuses."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config_errors import ConfigError
+from orchestrator.run_folder import METRICS
+from orchestrator.stability import StabilityConfig
+from sweeps import cli
+from sweeps.report import find_folder, read_runs, write_csv
+
+ROOT = Path(__file__).resolve().parents[2]
+PNG = b"\x89PNG\r\n\x1a\n"
+DETECTORS = "length: {kind: length_triggered, baseline_steps: 2, smoothing: 1.0, patience: 1}\n"
+Command = Callable[..., tuple[int, str, str]]
+
+
+def rows(surge: int | None = None, collapse: int | None = None) -> list[dict[str, float]]:
+    """Sixteen steps; the length triples at step `surge`, and the verdict falls at step `collapse`, 9 or later."""
+    return [
+        {
+            "step": step,
+            "reward/mean": step / 10,
+            "response/length_mean": 30.0 if surge is not None and step >= surge else 10.0,
+            "gradient/nonfinite": float(collapse is not None and collapse - 10 < step <= collapse),
+        }
+        for step in range(16)
+    ]
+
+
+def record(folder: Path, recorded: Sequence[dict[str, float]]) -> None:
+    folder.mkdir(parents=True)
+    (folder / METRICS).write_text("".join(json.dumps(row) + "\n" for row in recorded))
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """runs/ with the experiment `demo`: two collapses that were announced 8 and 5 steps ahead, and two quiet runs."""
+    demo = tmp_path / "runs" / "demo"
+    record(demo / "baseline" / "seed-0", rows(surge=4, collapse=12))
+    record(demo / "baseline" / "seed-10", rows(surge=9, collapse=14))
+    record(demo / "a-decay" / "seed-0", rows())
+    record(demo / "a-decay" / "seed-2", rows())
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def evenkeel(runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs the command in this process, beside runs/; returns exit code, standard output and standard error."""
+    monkeypatch.chdir(runs.parent)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["evenkeel", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return run
+
+
+def row(printed: str, heading: str) -> list[str]:
+    """The cells of the first line of a printed table that begins with this heading."""
+    lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in printed.splitlines() if "│" in line]
+    return next(line[1:] for line in lines if line[0] == heading)
+
+
+# Which runs there are.
+
+
+def test_baseline_comes_first_and_seeds_count_as_numbers(runs: Path) -> None:
+    found = read_runs(runs / "demo")
+    assert [(run.arm, run.seed) for run in found] == [("baseline", 0), ("baseline", 10), ("a-decay", 0), ("a-decay", 2)]
+
+
+def test_what_is_no_run_is_left_out(runs: Path) -> None:
+    demo = runs / "demo"
+    record(demo / "a-decay" / "seed-0.old-1", rows())
+    record(demo / "a-decay" / "seed-x", rows())
+    record(demo / "a-decay" / "seed-3", [])
+    (demo / "a-decay" / "seed-4").mkdir()
+    assert len(read_runs(demo)) == 4
+
+
+def test_settings_given_for_all_runs_win_over_their_own(runs: Path) -> None:
+    (runs / "demo" / "a-decay" / "seed-0" / "config.yaml").write_text("stability: {patience: 7}\n")
+    assert [run.stability.patience for run in read_runs(runs / "demo")] == [10, 10, 7, 10]
+    assert {run.stability.patience for run in read_runs(runs / "demo", StabilityConfig(patience=3))} == {3}
+
+
+def test_a_folder_is_found_by_its_path_or_its_name(runs: Path) -> None:
+    assert find_folder("demo", runs) == runs / "demo"
+    assert find_folder(str(runs / "demo"), Path("elsewhere")) == runs / "demo"
+    with pytest.raises(ConfigError, match=r"^FOLDER: got 'gone', expected a folder, or the name of one in "):
+        find_folder("gone", runs)
+
+
+# What is written.
+
+
+def test_the_csv_has_a_line_per_run_with_its_collapse_and_figures(runs: Path, tmp_path: Path) -> None:
+    write_csv(read_runs(runs / "demo"), tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["arm"], line["seed"], line["steps"]) for line in lines] == [
+        ("baseline", "0", "16"),
+        ("baseline", "10", "16"),
+        ("a-decay", "0", "16"),
+        ("a-decay", "2", "16"),
+    ]
+    assert [(line["collapse_step"], line["collapse_reason"]) for line in lines] == [
+        ("12", "nonfinite_gradient"),
+        ("14", "nonfinite_gradient"),
+        ("", ""),
+        ("", ""),
+    ]
+    assert float(lines[0]["reward_last"]) == pytest.approx(1.3)  # the mean of 1.1 to 1.5
+    assert float(lines[0]["length_first"]) == pytest.approx((4 * 10 + 30) / 5)
+    assert float(lines[3]["length_last"]) == 10.0
+    assert "noise_scale_last" not in lines[0]
+
+
+def test_a_figure_that_one_run_lacks_is_empty_in_the_csv(runs: Path, tmp_path: Path) -> None:
+    record(runs / "demo" / "z" / "seed-0", [{"step": 0, "gradient/norm_smoothed": 0.5}])
+    write_csv(read_runs(runs / "demo"), tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["smoothed_norm_last"] for line in lines] == ["", "", "", "", "0.5"]
+    assert lines[4]["reward_last"] == ""
+
+
+# The command.
+
+
+def test_the_report_prints_arms_and_differences_and_draws_the_figure(evenkeel: Command, runs: Path) -> None:
+    code, out, err = evenkeel("report", "demo")
+    assert (code, err) == (0, "")
+    assert row(out, "seeds") == ["0, 10", "0, 2"]
+    assert row(out, "collapsed")[1] == "0 of 2"
+    assert row(out, "collapsed")[0].startswith("2 of 2 (100%), steps 12-14:")
+    assert row(out, "common seeds") == ["0"]
+    assert row(out, "reward, last") == ["1.300", "1.300"]
+    assert "lead time" not in out
+    assert "figure: runs/demo/comparison.png" in out
+    assert (runs / "demo" / "comparison.png").read_bytes().startswith(PNG)
+
+
+def test_with_detectors_the_report_prints_their_lead_times(evenkeel: Command, runs: Path) -> None:
+    Path("d.yaml").write_text(DETECTORS)
+    code, out, _ = evenkeel("report", "runs/demo", "--detectors", "d.yaml", "--out", "new/f.png", "--csv", "f.csv")
+    assert code == 0
+    assert row(out, "length") == ["2 of 2", "6.5 (5-8)", "0 of 2", "0 of 2", "0"]
+    assert Path("new/f.png").read_bytes().startswith(PNG)
+    assert Path("f.csv").read_text().startswith("arm,seed,steps,collapse_step,")
+    assert not (runs / "demo" / "comparison.png").exists()
+
+
+def test_the_stability_of_the_detectors_file_judges_all_runs(evenkeel: Command) -> None:
+    Path("d.yaml").write_text(DETECTORS + "stability: {patience: 11}\n")
+    code, out, _ = evenkeel("report", "demo", "--detectors", "d.yaml")
+    assert code == 0
+    assert row(out, "collapsed") == ["0 of 2", "0 of 2"]
+    assert row(out, "length") == ["0 of 0", "-", "0 of 0", "2 of 4", "0"]
+
+
+def test_names_are_printed_as_they_are(evenkeel: Command) -> None:
+    Path("d.yaml").write_text(DETECTORS.replace("length:", '"[/bold] [red]it":'))
+    code, out, _ = evenkeel("report", "demo", "--detectors", "d.yaml")
+    assert code == 0
+    assert row(out, "[/bold] [red]it")[0] == "2 of 2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["gone"], "FOLDER: got 'gone', expected a folder, or the name of one in runs"),
+        (["empty"], "runs/empty: expected recorded runs: <arm>/seed-<n>/metrics.jsonl with at least one step"),
+        (["torn"], "runs/torn/a/seed-0/metrics.jsonl: line 2: step: got 'one', expected a step number, 0 or more"),
+        (["wrong"], "runs/wrong/a/seed-0/config.yaml: stability.patience: got 0, expected greater than or equal to 1"),
+        (["demo", "--detectors", "gone.yaml"], "gone.yaml: expected a readable file (No such file or directory)"),
+        (["demo", "--detectors", "bad.yaml"], "bad.yaml: it.kind: got 'magic', expected a kind out of 'constant', "),
+        (["demo", "--out", "figure.gif"], "--out: got 'figure.gif', expected a file name that ends in .png"),
+        (["demo", "--out", "bad.yaml/f.png"], "--out: got 'bad.yaml/f.png', expected a file that can be written ("),
+        (["demo", "--csv", "gone/f.csv"], "--csv: got 'gone/f.csv', expected a file that can be written ("),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_two(
+    evenkeel: Command, runs: Path, arguments: list[str], told: str
+) -> None:
+    (runs / "empty").mkdir()
+    for name in ("torn", "wrong"):
+        record(runs / name / "a" / "seed-0", rows())
+    (runs / "torn" / "a" / "seed-0" / METRICS).write_text('{"step": 0}\n{"step": "one"}\n')
+    (runs / "wrong" / "a" / "seed-0" / "config.yaml").write_text("stability: {patience: 0}\n")
+    Path("bad.yaml").write_text("it: {kind: magic}\n")
+    code, _, err = evenkeel("report", *arguments)
+    assert code == 2
+    assert err.startswith(f"evenkeel: {told}")
+    assert err.count("\n") == 1
+
+
+def test_the_report_loads_nothing_heavy(runs: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['evenkeel', 'report', 'demo']\n"
+        "from sweeps.cli import main\n"
+        "try: main()\n"
+        "finally: print(sorted({'torch', 'ray', 'vllm', 'mlflow', 'optuna'} & set(sys.modules)), file=sys.stderr)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=runs.parent, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.splitlines()[-1:]) == (0, ["[]"])
