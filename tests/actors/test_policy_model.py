@@ -20,6 +20,7 @@ TEMPERATURE = 0.8
 
 def sequence(prompt: Sequence[int], response: Sequence[int]) -> TrainSequence:
     return TrainSequence(
+        group=0,
         prompt_ids=np.array(prompt, np.int32),
         response_ids=np.array(response, np.int32),
         rollout_logprobs=np.zeros(len(response), np.float32),

@@ -1,4 +1,4 @@
-"""Chunked log-probs and entropies against torch's own softmax and autograd in float64."""
+"""Chunked log-probs, entropies and square sums against torch's own softmax and autograd in float64."""
 
 from typing import Any
 
@@ -24,7 +24,8 @@ def reference(hidden: Tensor, head: Tensor, targets: Tensor, temperature: float)
     """The same with all logits at once, in float64, left to autograd."""
     log_softmax = torch.log_softmax(hidden.double() @ head.double().T / temperature, dim=-1)
     logprobs = log_softmax.gather(-1, targets[:, None]).squeeze(-1)
-    return TokenScores(logprobs, torch.distributions.Categorical(logits=log_softmax).entropy())
+    entropy = torch.distributions.Categorical(logits=log_softmax).entropy()
+    return TokenScores(logprobs, entropy, log_softmax.exp().square().sum(-1))
 
 
 def gradients(scores: TokenScores, weights: Tensor, *leaves: Tensor) -> list[Tensor]:
@@ -47,12 +48,29 @@ class LargestTensor(TorchDispatchMode):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
 @pytest.mark.parametrize("chunk_tokens", [1, 3, NUM_TOKENS, NUM_TOKENS + 5])
-def test_logprobs_and_entropies_are_those_of_the_softmax(chunk_tokens: int, temperature: float) -> None:
+def test_logprobs_entropies_and_square_sums_are_those_of_the_softmax(chunk_tokens: int, temperature: float) -> None:
     hidden, head, targets = inputs()
     scores = score_tokens(hidden, head, targets, temperature, chunk_tokens)
     expected = reference(hidden, head, targets, temperature)
     torch.testing.assert_close(scores.logprobs.double(), expected.logprobs, rtol=0, atol=1e-5)
     torch.testing.assert_close(scores.entropy.double(), expected.entropy, rtol=0, atol=1e-5)
+    torch.testing.assert_close(scores.square_sum.double(), expected.square_sum, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 3, NUM_TOKENS + 5])
+def test_the_square_sum_is_the_difference_of_two_log_sum_exps(chunk_tokens: int) -> None:
+    hidden, head, targets = inputs(dtype=torch.float64)
+    logits = hidden @ head.T / 0.6
+    expected = torch.exp(torch.logsumexp(2 * logits, -1) - 2 * torch.logsumexp(logits, -1))
+    scores = score_tokens(hidden, head, targets, 0.6, chunk_tokens)
+    torch.testing.assert_close(scores.square_sum, expected, rtol=1e-12, atol=0)
+
+
+def test_the_square_sum_lies_between_that_of_a_uniform_and_of_a_certain_choice() -> None:
+    uniform = score_tokens(torch.zeros(1, WIDTH), torch.ones(8, WIDTH), torch.tensor([3]), 1.0, 1)
+    assert uniform.square_sum.item() == pytest.approx(1 / 8)
+    certain = score_tokens(torch.tensor([[90.0]]), torch.tensor([[1.0], [-1.0]]), torch.tensor([1]), 1.0, 1)
+    assert certain.square_sum.item() == 1.0
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
@@ -68,7 +86,7 @@ def test_gradients_of_hidden_states_and_head_are_those_of_autograd(chunk_tokens:
 def test_bfloat16_keeps_float32_logprobs_and_returns_gradients_in_its_own_dtype() -> None:
     hidden, head, targets = inputs(dtype=torch.bfloat16)
     scores = score_tokens(hidden, head, targets, 1.0, 3)
-    assert scores.logprobs.dtype == scores.entropy.dtype == torch.float32
+    assert scores.logprobs.dtype == scores.entropy.dtype == scores.square_sum.dtype == torch.float32
     torch.testing.assert_close(
         scores.logprobs.double(), reference(hidden, head, targets, 1.0).logprobs, rtol=0, atol=0.05
     )
@@ -77,14 +95,16 @@ def test_bfloat16_keeps_float32_logprobs_and_returns_gradients_in_its_own_dtype(
     assert hidden.grad.dtype == head.grad.dtype == torch.bfloat16
 
 
-def test_the_entropy_takes_no_part_in_the_gradient() -> None:
-    assert not score_tokens(*inputs(), temperature=1.0, chunk_tokens=3).entropy.requires_grad
+def test_entropy_and_square_sum_take_no_part_in_the_gradient() -> None:
+    scores = score_tokens(*inputs(), temperature=1.0, chunk_tokens=3)
+    assert scores.logprobs.requires_grad
+    assert not scores.entropy.requires_grad and not scores.square_sum.requires_grad
 
 
 def test_no_tokens_give_empty_scores_and_a_zero_gradient_of_the_head() -> None:
     hidden, head, targets = inputs(num_tokens=0)
     scores = score_tokens(hidden, head, targets, 1.0, 3)
-    assert scores.logprobs.shape == scores.entropy.shape == (0,)
+    assert scores.logprobs.shape == scores.entropy.shape == scores.square_sum.shape == (0,)
     scores.logprobs.sum().backward()
     assert head.grad is not None and not head.grad.any()
 
@@ -95,6 +115,7 @@ def test_logits_far_from_zero_neither_overflow_nor_lose_the_target() -> None:
     scores = score_tokens(hidden, head, torch.tensor([0, 0]), 1.0, 2)
     assert scores.logprobs.tolist() == [0.0, -2000.0]
     assert scores.entropy.tolist() == [0.0, 0.0]
+    assert scores.square_sum.tolist() == [1.0, 1.0]
 
 
 def test_forward_and_backward_never_hold_more_logits_than_a_chunk() -> None:

@@ -1,6 +1,7 @@
 """What the learners send: every tensor of the state dict, cast, unless it is kept back."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
 from actors.gloo_transfer import GlooTrainerInitInfo
+from actors.quantization import QuantizationKind, rounded_through
 from actors.rollout_worker import IncompleteUpdate, PrefixCacheKept
 from actors.weight_publisher import StateDictSource, VersionedClient, WeightPublisher, trainer_init_info
 
@@ -88,6 +90,30 @@ def test_each_pass_reads_the_weights_as_they_are_then() -> None:
     list(of_weight)
     weight.fill_(3.0)
     assert [tensor.tolist() for _, tensor in of_weight] == [[3.0, 3.0]]
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_quantised_weights_are_sent_and_the_learner_s_own_stay_as_they_are(
+    kind: QuantizationKind, mesh: DeviceMesh
+) -> None:
+    exact = torch.randn(4, 300, generator=torch.Generator().manual_seed(2))
+    weights = {
+        "layers.0.up_proj.weight": exact.clone(),
+        "layers.1.up_proj.weight": distribute_tensor(exact.clone(), mesh, [Shard(1)]),
+        "embed_tokens.weight": exact.clone(),
+    }
+    quantised = StateDictSource(
+        lambda: weights, torch.bfloat16, keep=lambda name: True, change=partial(rounded_through, kind)
+    )
+    sent = dict(quantised)
+    expected = rounded_through(kind, "layers.0.up_proj.weight", exact).bfloat16()
+    assert not torch.equal(expected, exact.bfloat16())
+    assert torch.equal(sent["layers.0.up_proj.weight"], expected)
+    assert torch.equal(sent["layers.1.up_proj.weight"], expected), "rows are rounded whole, however they are sharded"
+    assert torch.equal(sent["embed_tokens.weight"], exact.bfloat16())
+    assert torch.equal(weights["layers.0.up_proj.weight"], exact)
+    assert torch.equal(weights["layers.1.up_proj.weight"].full_tensor(), exact)
+    assert all(len(row.unique()) <= 255 for row in sent["layers.0.up_proj.weight"].float())
 
 
 class Transfer:

@@ -62,6 +62,16 @@ def test_a_restart_keeps_the_baseline() -> None:
     assert [watch.rises(value) for value in (3, 3)] == [False, True]
 
 
+def test_ema_level_and_count_can_be_looked_at() -> None:
+    watch = detector(baseline_steps=2, smoothing=0.5, patience=5)
+    assert (watch.ema, watch.level, watch.count) == (None, None, 0)
+    seen = [
+        (watch.rises(value), watch.ema, watch.level, watch.count)[1:] for value in (8.0, 12.0, math.nan, 50.0, 50.0)
+    ]
+    assert seen == [(8.0, None, 0), (10.0, 20.0, 0), (10.0, 20.0, 0), (30.0, 20.0, 1), (40.0, 20.0, 2)]
+    assert detector(threshold=5.0).level == 5.0
+
+
 def test_a_saved_state_does_not_change_with_its_owner() -> None:
     watch = detector(baseline_steps=3)
     watch.rises(1.0)

@@ -154,6 +154,12 @@ def test_values_outside_their_range_are_refused_by_name(field: dict[str, object]
         LengthTriggeredConfig(**field)  # type: ignore[arg-type]
 
 
+def test_its_detector_can_be_looked_at() -> None:
+    policy = LengthTriggeredConfig(baseline_steps=1, smoothing=1.0, ratio=2.0).build(total_steps=None)
+    policy.observe(0, {"response/length_mean": 5.0})
+    assert (policy.detector.ema, policy.detector.level, policy.detector.count) == (5.0, 10.0, 0)
+
+
 def test_a_hundred_thousand_steps_are_decided_in_no_time() -> None:
     policy = LengthTriggeredConfig(factor=0.9999, min_lr_ratio=1e-9, decay_period=1).build(total_steps=None)
     started = time.process_time()

@@ -94,6 +94,12 @@ def test_a_signal_is_asked_for_by_name() -> None:
         SignalTriggeredConfig(signal="")
 
 
+def test_its_detector_can_be_looked_at() -> None:
+    policy = config(threshold=1.0).build(total_steps=None)
+    policy.observe(0, {KEY: 2.0})
+    assert (policy.detector.ema, policy.detector.level, policy.detector.count) == (2.0, 1.0, 1)
+
+
 def test_a_hundred_thousand_steps_are_decided_in_no_time() -> None:
     policy = config(threshold=1.0, patience=1, cooldown_steps=0, factor=0.9999, min_lr_ratio=1e-9).build(None)
     started = time.process_time()
