@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -108,22 +108,38 @@ def _expected(details: ErrorDetails, path: tuple[str, ...], model: type[BaseMode
 
 def known_keys(model: type[BaseModel], path: Sequence[str], tree: Any) -> list[str]:
     """Keys that the schema knows at `path`; where there are several kinds, those of the kind that `tree` names."""
-    current: Any = model
+    annotation: Any = model
     node = tree
     for key in path:
+        annotation = _annotation_of(annotation, key, node)
         node = node.get(key) if isinstance(node, Mapping) else None
-        field = current.model_fields.get(key) if current is not None else None
-        kind = node.get("kind") if isinstance(node, Mapping) else None
-        current = _model_of(field.annotation, kind) if field else None
-    return list(current.model_fields) if current is not None else []
+    found = _model_of(annotation, node)
+    return list(found.model_fields) if found is not None else []
 
 
-def _model_of(annotation: Any, kind: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    options = [option for option in get_args(annotation) if isinstance(option, type) and issubclass(option, BaseModel)]
+def _annotation_of(annotation: Any, key: str, node: Any) -> Any:
+    """What the schema says of the value at `key`, of a mapping from free names as of a block."""
+    if get_origin(annotation) is dict:
+        return get_args(annotation)[1]
+    found = _model_of(annotation, node)
+    field = found.model_fields.get(key) if found is not None else None
+    return field.annotation if field else None
+
+
+def _model_of(annotation: Any, node: Any) -> type[BaseModel] | None:
+    """The only model in an annotation, or of several the one of the kind that `node` names."""
+    options = _models(annotation)
+    if len(options) == 1:
+        return options[0]
+    kind = node.get("kind") if isinstance(node, Mapping) else None
     of_kind = [option for option in options if kind in get_args(option.model_fields["kind"].annotation)]
     return of_kind[0] if of_kind else None
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]
 
 
 def one_of(written: str, known: Sequence[str]) -> str:

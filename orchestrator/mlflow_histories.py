@@ -35,19 +35,19 @@ def tracking_uri(given: str | None, runs: Path, run_id: str) -> str:
     if parts.scheme.startswith("sqlite"):
         _check_database(uri, Path(parts.path.removeprefix("/")))
     elif (parts.scheme == "file" or uri.startswith((".", "/"))) and not Path(unquote(parts.path)).is_dir():
-        raise ConfigError("tracking URI", "", uri, "a folder that is there")
+        raise ConfigError("tracking URI", uri, MISSING, "a folder that is there")
     return uri
 
 
 def _check_database(uri: str, path: Path) -> None:
     """MLflow would make the file, or its tables in it."""
     if not path.is_file():
-        raise ConfigError("tracking URI", "", uri, "a database file that is there")
+        raise ConfigError("tracking URI", uri, MISSING, "a database file that is there")
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
             database.execute("SELECT run_uuid FROM runs LIMIT 1")
     except sqlite3.Error as error:
-        raise ConfigError("tracking URI", "", uri, f"a database of MLflow's ({error})") from None
+        raise ConfigError("tracking URI", uri, MISSING, f"a database of MLflow's ({error})") from None
 
 
 def read_history(run_id: str, wanted: Collection[str], uri: str) -> TraceTable:
@@ -103,14 +103,13 @@ def _finite(value: float) -> float | None:
 
 
 def _no_answer(uri: str, error: Exception) -> ConfigError:
-    return ConfigError(
-        "tracking URI", "", _shown(uri), f"a tracking store that answers ({' '.join(str(error).split())})"
-    )
+    why = _shown(" ".join(str(error).split()))
+    return ConfigError("tracking URI", _shown(uri), MISSING, f"a tracking store that answers ({why})")
 
 
-def _shown(uri: str) -> str:
-    """Without the password that may stand in it."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+def _shown(text: str) -> str:
+    """Without the passwords of the addresses in it."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def _name(run_id: str) -> str:

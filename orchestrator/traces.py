@@ -115,16 +115,19 @@ def _checked(table: TraceTable, signals: Sequence[str], renames: Renames) -> Tra
 def _column(table: TraceTable, name: str, renames: Renames) -> list[Any]:
     recorded = renames.recorded(name)
     if recorded not in table.cells:
-        close = get_close_matches(name, table.keys, n=1)
-        hint = f"--map {close[0] if close else 'OLD'}={name} renames a column"
+        hint = f"--map {(_close(name, table.keys) or ['OLD'])[0]}={name} renames a column"
         raise ConfigError(table.source, name, MISSING, f"a column of that name; {_known(name, table.keys)}; {hint}")
     return table.cells[recorded]
 
 
 def _known(name: str, keys: Sequence[str]) -> str:
-    close = get_close_matches(name, keys, n=3)
-    meant = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-    return f"the columns are {', '.join(keys)}{meant}"
+    meant = " or ".join(repr(key) for key in _close(name, keys))
+    return f"the columns are {', '.join(keys)}" + (f"; did you mean {meant}?" if meant else "")
+
+
+def _close(name: str, keys: Sequence[str]) -> list[str]:
+    """Names that are spelled alike, or else those that contain this one, as global_step does step."""
+    return get_close_matches(name, keys, n=3) or [key for key in keys if name in key][:3]
 
 
 def _steps(table: TraceTable, cells: Sequence[Any], name: str) -> NDArray[np.int64]:

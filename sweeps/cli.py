@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -46,6 +46,57 @@ def compare(file: FileArgument, overrides: SetOption = None, runs: RunsOption = 
 def demo(overrides: SetOption = None, runs: RunsOption = RUNS) -> None:
     """Train the embedded model in two arms, constant and decaying learning rate: no network, no GPU."""
     compare(str(DEMO), overrides, runs)
+
+
+@app.command(epilog="Example: evenkeel report runs/demo --detectors detectors.yaml --csv demo.csv")
+def report(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="runs/<name>, or the name alone")],
+    detectors: Annotated[
+        Path | None, typer.Option(metavar="D.yaml", help="detectors by name, each a scheduler block; and 'stability'")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="F.png", help="default: comparison.png in FOLDER")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="F.csv", help="also write a line of figures per run")] = None,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Tables and figure of recorded runs; with detectors, how early each would have warned of a collapse."""
+    if out is not None and out.suffix != ".png":
+        raise ConfigError("--out", "", str(out), "a file name that ends in .png")
+    from sweeps.detectors import Detectors
+    from sweeps.report import FIGURE, find_folder, print_tables, read_runs, write_csv, write_figure
+
+    path = find_folder(folder, runs)
+    named = Detectors.read(detectors) if detectors else Detectors(policies={}, stability=None)
+    recorded = read_runs(path, named.stability)
+    print_tables(recorded, named.policies, console)
+    write_figure(recorded, out or path / FIGURE, path.resolve().name, console)
+    if csv is not None:
+        write_csv(recorded, csv)
+
+
+@app.command(epilog="Example: evenkeel replay runs/demo/baseline/seed-0 --policy policy.yaml --plot replay.png")
+def replay(  # noqa: PLR0913, PLR0917 - one for each option
+    trace: Annotated[str, typer.Argument(metavar="TRACE", help=".jsonl, .csv, .parquet, run folder or MLflow run id")],
+    policy: Annotated[str, typer.Option(metavar="P.yaml", help="file with the bare scheduler mapping")],
+    out: Annotated[Path | None, typer.Option(metavar="F", help="write the decisions there as JSON lines")] = None,
+    maps: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="OLD=NEW", help="read column OLD under the name NEW; repeatable"),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="F.png", help="also draw signal, detector and rate")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(metavar="URI", help="MLflow store of a run id")] = None,
+    runs: RunsOption = RUNS,
+) -> None:
+    """What a learning-rate policy would have decided on a recorded run: JSON lines, or on a terminal the events."""
+    from orchestrator.traces import Renames, read_trace
+    from sweeps.replay import read_policy, signals_of
+    from sweeps.replay import replay as replay_policy
+    from sweeps.replay_output import check_targets, publish
+
+    renames, config = Renames.parse(maps or []), read_policy(policy)
+    check_targets(out, plot, trace)
+    recorded = read_trace(trace, signals_of(config), renames, tracking_uri, runs)
+    replayed = replay_policy(config, recorded, policy, watch=plot is not None)
+    publish(replayed, out, plot, console if sys.stdout.isatty() else None)
 
 
 def main() -> None:
