@@ -1,5 +1,6 @@
 """The experiment file: every mistake in one line, and what arms and `--set` change."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.lr_policies import ConstantConfig, LengthTriggeredConfig
+from actors.corrections import (
+    CorrectionConfig,
+    GeometricMask,
+    NoCorrection,
+    SequenceMask,
+    SequenceTis,
+    TokenMask,
+    TokenTis,
+)
+from actors.lr_policies import ConstantConfig, LengthTriggeredConfig, SignalTriggeredConfig
 from orchestrator import yaml_files
-from orchestrator.config import DEFAULT_ARM, ExperimentFile, merge
+from orchestrator.config import DEFAULT_ARM, ExperimentConfig, ExperimentFile, merge
 from orchestrator.config_errors import ConfigError
+from orchestrator.evaluation import EvaluationConfig
+from orchestrator.metric_keys import signal_keys
+from orchestrator.stability import StabilityConfig
+from sweeps import cli
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+FILES = (Path(__file__).parents[2] / "examples").rglob("*.yaml")
+EXAMPLES = sorted(path for path in FILES if "task" in yaml_files.read_mapping(path))
 TREE: dict[str, Any] = {
     "name": "e",
     "model": {"path": "embedded"},
@@ -114,7 +129,7 @@ def test_a_mistake_is_told_with_field_value_and_expectation(file: Path, changes:
     assert mistake(file, changes).startswith(said)
 
 
-@pytest.mark.parametrize("advantage", ["grpo", "dr_grpo", "rloo"])
+@pytest.mark.parametrize("advantage", ["grpo", "dr_grpo", "rloo", "optimal_token_baseline"])
 def test_a_group_of_one_is_refused_for_every_group_relative_advantage(file: Path, advantage: str) -> None:
     text = mistake(file, {"rollout": {"group_size": 1}, "learner": {"advantage": advantage}})
     assert text == f"rollout.group_size: got 1, expected at least 2 responses per prompt for advantage {advantage!r}"
@@ -228,6 +243,316 @@ def test_set_inside_an_arm_takes_effect_or_is_refused(file: Path) -> None:
         assert "arms.a.steps" in str(error)
     else:
         assert experiment.resolve("a").steps == 7
+
+
+def resolved(file: Path, changes: dict[str, Any], overrides: Sequence[str] = ()) -> ExperimentConfig:
+    return read(file, changes, overrides).resolve(DEFAULT_ARM)
+
+
+# The corrections with the defaults of docs/method.md section 5.
+CORRECTIONS: dict[str, CorrectionConfig] = {
+    "none": NoCorrection(),
+    "token_tis": TokenTis(cap=2.0),
+    "sequence_tis": SequenceTis(cap=2.0),
+    "token_mask": TokenMask(lo=0.5, hi=5.0),
+    "sequence_mask": SequenceMask(lo=0.0, hi=2.0),
+    "geometric_mask": GeometricMask(lo=0.999, hi=1.001),
+}
+
+
+@pytest.mark.parametrize("kind", CORRECTIONS)
+def test_a_correction_of_every_kind_has_the_defaults_of_the_method(file: Path, kind: str) -> None:
+    config = resolved(file, {"learner": {"correction": {"kind": kind}}})
+    assert config.learner.correction == CORRECTIONS[kind]
+
+
+def test_the_bounds_of_a_correction_can_be_written(file: Path) -> None:
+    config = resolved(file, {"learner": {"correction": {"kind": "token_mask", "lo": 0, "hi": 3.5}}})
+    assert config.learner.correction == TokenMask(lo=0.0, hi=3.5)
+
+
+@pytest.mark.parametrize(
+    ("correction", "said"),
+    [
+        ({"kind": "tis"}, ".kind: got 'tis', expected a kind out of 'none', 'token_tis', 'sequence_tis', 'token_mask'"),
+        ({}, ": got {}, expected a mapping with a 'kind'"),
+        ("token_tis", ": got 'token_tis', expected a mapping"),
+        ({"kind": "token_tis", "cap": 0}, ".cap: got 0, expected greater than 0"),
+        ({"kind": "sequence_tis", "cap": -2.0}, ".cap: got -2.0, expected greater than 0"),
+        ({"kind": "token_tis", "cap": "2"}, ".cap: got '2', expected a valid number"),
+        ({"kind": "token_tis", "cap": float("inf")}, ".cap: got inf, expected a finite number"),
+        ({"kind": "token_tis", "lo": 0.5}, ".lo: got 0.5, expected a known key, one of: kind, cap"),
+        ({"kind": "none", "cap": 2.0}, ".cap: got 2.0, expected a known key, one of: kind"),
+        ({"kind": "token_mask", "cap": 2.0}, ".cap: got 2.0, expected a known key, one of: lo, hi, kind"),
+        (
+            {"kind": "token_mask", "lo": 5.0},
+            ": got {'kind': 'token_mask', 'lo': 5.0}, expected lo below hi, got lo 5 and",
+        ),
+        (
+            {"kind": "token_mask", "lo": 3.0, "hi": 2.0},
+            ": got {'kind': 'token_mask', 'lo': 3.0, 'hi': 2.0}, expected lo",
+        ),
+        ({"kind": "sequence_mask", "hi": 0.0}, ": got {'kind': 'sequence_mask', 'hi': 0.0}, expected lo below hi"),
+        ({"kind": "geometric_mask", "lo": -1.0}, ".lo: got -1.0, expected greater than or equal to 0"),
+        ({"kind": "geometric_mask", "hi": None}, ".hi: got null, expected a valid number"),
+    ],
+)
+def test_a_correction_out_of_range_is_refused_in_one_line(file: Path, correction: Any, said: str) -> None:
+    assert mistake(file, {"learner": {"correction": correction}}).startswith(f"learner.correction{said}")
+
+
+def test_a_correction_of_another_kind_in_an_arm_leaves_nothing_of_the_first(file: Path) -> None:
+    changes = {
+        "learner": {"correction": {"kind": "token_tis", "cap": 3.0}},
+        "arms": {"mask": {"learner": {"correction": {"kind": "token_mask"}}}},
+    }
+    assert read(file, changes).resolve("mask").learner.correction == TokenMask()
+
+
+def test_the_new_blocks_are_read_as_written(file: Path) -> None:
+    config = resolved(
+        file,
+        {
+            "rollout": {"quantize": "fp8"},
+            "learner": {"advantage": "optimal_token_baseline", "gradient_noise": {"every": 5}},
+            "evaluation": {"every": 20, "samples": 4},
+            "stability": {"on_collapse": "stop", "fraction": 0, "max_mismatch": 0.5},
+        },
+    )
+    assert config.rollout.quantize == "fp8"
+    assert config.learner.advantage == "optimal_token_baseline"
+    assert config.learner.gradient_noise.every == 5
+    assert config.evaluation == EvaluationConfig(every=20, problems=128, samples=4)
+    assert config.stability == StabilityConfig(on_collapse="stop", fraction=0.0, max_mismatch=0.5)
+
+
+def test_what_is_not_written_changes_nothing_about_a_run_but_what_it_measures(file: Path) -> None:
+    config = resolved(file, {})
+    assert config.rollout.quantize is None
+    assert config.learner.correction == NoCorrection()
+    assert config.evaluation is None
+    assert config.shadow == {}
+    assert config.stability.on_collapse == "record"
+    assert config.learner.gradient_noise.every == 1
+
+
+@pytest.mark.parametrize(
+    ("every", "due"), [("1", list(range(7))), ("3", [0, 3, 6]), ("null", [])], ids=["always", "seldom", "never"]
+)
+def test_gradient_noise_is_due_at_the_steps_that_every_divides(file: Path, every: str, due: list[int]) -> None:
+    noise = resolved(file, {}, [f"learner.gradient_noise.every={every}"]).learner.gradient_noise
+    assert [step for step in range(7) if noise.due(step)] == due
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"learner": {"advantage": "otb"}}, "learner.advantage: got 'otb', expected 'grpo', 'dr_grpo', 'rloo' or 'opt"),
+        (
+            {"learner": {"gradient_noise": {"every": 0}}},
+            "learner.gradient_noise.every: got 0, expected greater than or",
+        ),
+        ({"learner": {"gradient_noise": 5}}, "learner.gradient_noise: got 5, expected a mapping"),
+        ({"learner": {"gradient_noise": {"evry": 5}}}, "learner.gradient_noise.evry: got 5, expected a known key; did"),
+        ({"rollout": {"quantize": "int4"}}, "rollout.quantize: got 'int4', expected 'int8' or 'fp8'"),
+        ({"rollout": {"quantize": True}}, "rollout.quantize: got True, expected 'int8' or 'fp8'"),
+        ({"evaluation": {}}, "evaluation.every: expected a value: it is missing"),
+        ({"evaluation": 20}, "evaluation: got 20, expected a mapping"),
+        ({"evaluation": {"every": 0}}, "evaluation.every: got 0, expected greater than or equal to 1"),
+        ({"evaluation": {"every": 5, "samples": 0}}, "evaluation.samples: got 0, expected greater than or equal to 1"),
+        (
+            {"evaluation": {"every": 5, "problems": 0}},
+            "evaluation.problems: got 0, expected greater than or equal to 1",
+        ),
+        (
+            {"evaluation": {"every": 5, "sample": 2}},
+            "evaluation.sample: got 2, expected a known key; did you mean 'samp",
+        ),
+        (
+            {"evaluation": {"every": 5, "sets": {}}},
+            "evaluation.sets: got {}, expected a known key, one of: every, prob",
+        ),
+        (
+            {"stability": {"on_collapse": "explode"}},
+            "stability.on_collapse: got 'explode', expected 'stop' or 'record'",
+        ),
+        ({"stability": {"fraction": 2}}, "stability.fraction: got 2, expected less than or equal to 1"),
+        ({"stability": {"fraction": -0.5}}, "stability.fraction: got -0.5, expected greater than or equal to 0"),
+        ({"stability": {"short_ratio": 1.5}}, "stability.short_ratio: got 1.5, expected less than or equal to 1"),
+        ({"stability": {"smoothing": 0}}, "stability.smoothing: got 0, expected greater than 0"),
+        ({"stability": {"patience": 0}}, "stability.patience: got 0, expected greater than or equal to 1"),
+        ({"stability": {"min_reward": -1.0}}, "stability.min_reward: got -1.0, expected greater than or equal to 0"),
+        ({"stability": {"max_mismatch": 0}}, "stability.max_mismatch: got 0, expected greater than 0"),
+        ({"stability": {"patient": 3}}, "stability.patient: got 3, expected a known key; did you mean 'patience'?"),
+        ({"scheduler": {"factor": 1.0}}, "scheduler.factor: got 1.0, expected less than 1"),
+        ({"scheduler": {"factor": 1.5}}, "scheduler.factor: got 1.5, expected less than 1"),
+        ({"scheduler": {"factor": 0}}, "scheduler.factor: got 0, expected greater than 0"),
+        ({"scheduler": {"ratio": 0}}, "scheduler.ratio: got 0, expected greater than 0"),
+        ({"scheduler": {"patience": 0}}, "scheduler.patience: got 0, expected greater than or equal to 1"),
+        ({"scheduler": {"kind": "signal_triggered"}}, "scheduler.signal: expected a value: it is missing"),
+        (
+            {"scheduler": {"kind": "signal_triggered", "signal": "reward/mean", "threshold": "0.5"}},
+            "scheduler.threshold: got '0.5', expected a valid number",
+        ),
+        (
+            {"scheduler": {"kind": "signal_triggered", "signal": "reward/mean", "threshold": True}},
+            "scheduler.threshold: got True, expected a valid number",
+        ),
+        ({"shadow": {"a": {"kind": "magic"}}}, "shadow.a.kind: got 'magic', expected a kind out of 'constant'"),
+        (
+            {"shadow": {"a": {"kind": "constant", "lr": -1.0}}},
+            "shadow.a.lr: got -1.0, expected greater than or equal to",
+        ),
+        (
+            {"shadow": {"a": {"kind": "step", "period": 5, "fctor": 0.1}}},
+            "shadow.a.fctor: got 0.1, expected a known key; ",
+        ),
+        (
+            {"shadow": {"a": {"kind": "linear", "warmup_steps": 10}}},
+            "shadow.a: got {'kind': 'linear', 'warmup_steps': 10",
+        ),
+        ({"shadow": {"a": 3}}, "shadow.a: got 3, expected a mapping"),
+        ({"shadow": {"a/b": {"kind": "constant"}}}, "shadow.a/b"),
+    ],
+)
+def test_a_mistake_in_what_a_run_measures_is_told_with_field_value_and_expectation(
+    file: Path, changes: dict[str, Any], said: str
+) -> None:
+    assert mistake(file, changes).startswith(said)
+
+
+def test_shadow_policies_are_policies_like_the_active_one(file: Path) -> None:
+    shadow = {
+        "watch": {"kind": "signal_triggered", "signal": "gradient/noise_scale", "threshold": 5.0},
+        "half": {"kind": "constant", "lr": 5e-7},
+    }
+    assert resolved(file, {"shadow": shadow}).shadow == {
+        "watch": SignalTriggeredConfig(signal="gradient/noise_scale", threshold=5.0),
+        "half": ConstantConfig(lr=5e-7),
+    }
+
+
+NOT_ESTIMATED = {"gradient_noise": {"every": None}}
+# A key that a run does not have, the learner block of that run, and what the key may have been meant to be.
+NEVER_LOGGED: list[Any] = [
+    pytest.param("mismatch/log_ppl_abs_dif", {}, "mismatch/log_ppl_abs_diff", id="misspelt"),
+    pytest.param("log_ppl_abs_diff", {}, "mismatch/log_ppl_abs_diff", id="without its area"),
+    pytest.param("time/step", {}, None, id="time"),
+    pytest.param("throughput/tokens_per_s", {}, None, id="throughput"),
+    pytest.param("gradient/update_norm_ratio", {}, "gradient/norm", id="known only after the decision"),
+    pytest.param("scheduler/lr", {}, None, id="the decision itself"),
+    pytest.param("eval/held_out/avg@1", {}, None, id="no evaluation"),
+    pytest.param("correction/weight_max", {}, None, id="no correction"),
+    pytest.param("gradient/noise_scale", NOT_ESTIMATED, "gradient/nonfinite", id="no noise estimated"),
+]
+BLOCKS = {
+    "scheduler": lambda policy: {"scheduler": policy},
+    "shadow.watch": lambda policy: {"shadow": {"watch": policy}},
+}
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize(("key", "learner", "close"), NEVER_LOGGED)
+def test_a_policy_on_a_key_that_the_run_will_never_log_is_refused_with_those_there_are(
+    file: Path, block: str, key: str, learner: dict[str, Any], close: str | None
+) -> None:
+    known = signal_keys(resolved(file, {"learner": learner}).learner, evaluation=None)
+    assert key not in known
+    with pytest.raises(ConfigError) as raised:
+        read(file, {"learner": learner, **BLOCKS[block]({"kind": "signal_triggered", "signal": key})})
+    hint = f"did you mean {close!r}? " if close else ""
+    assert str(raised.value) == (
+        f"{file}: {block}.signal: got {key!r}, expected a metric that this run knows when it decides the rate; "
+        f"{hint}one of: {', '.join(known)}"
+    )
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("eval/held_out/avg@4", {"evaluation": {"every": 10, "samples": 4}}),
+        ("correction/weight_max", {"learner": {"correction": {"kind": "token_tis"}}}),
+        ("gradient/noise_scale", {"learner": {"gradient_noise": {"every": 7}}}),
+        ("mismatch/log_ppl_abs_diff", {}),
+        ("response/length_mean_kept", {}),
+    ],
+)
+def test_a_policy_on_a_key_that_the_run_logs_is_accepted(
+    file: Path, block: str, key: str, changes: dict[str, Any]
+) -> None:
+    config = resolved(file, {**changes, **BLOCKS[block]({"kind": "signal_triggered", "signal": key})})
+    policy = config.scheduler if block == "scheduler" else config.shadow["watch"]
+    assert policy.build(config.steps).signals == (key,)
+
+
+def test_an_evaluation_with_other_samples_logs_another_key(file: Path) -> None:
+    changes = {
+        "evaluation": {"every": 10, "samples": 4},
+        "scheduler": {"kind": "signal_triggered", "signal": "eval/held_out/avg@1"},
+    }
+    said = mistake(file, changes)
+    assert said.startswith("scheduler.signal: got 'eval/held_out/avg@1', expected a metric that this run knows")
+    assert "did you mean 'eval/held_out/avg@4'?" in said
+
+
+def test_an_arm_that_takes_a_signal_away_from_its_policy_is_refused(file: Path) -> None:
+    changes = {
+        "scheduler": {"kind": "signal_triggered", "signal": "gradient/noise_scale"},
+        "arms": {"quiet": {"learner": {"gradient_noise": {"every": None}}}},
+    }
+    # The key stands in the file and not in the arm, so it is the file's field that is named.
+    assert mistake(file, changes).startswith("scheduler.signal: got 'gradient/noise_scale', expected a metric")
+    changes = {"arms": {"watched": {"scheduler": {"kind": "signal_triggered", "signal": "time/step"}}}}
+    assert mistake(file, changes).startswith("arms.watched.scheduler.signal: got 'time/step', expected a metric")
+
+
+@pytest.mark.parametrize(
+    ("command", "overrides", "said"),
+    [
+        (
+            "run",
+            ["scheduler={kind: signal_triggered, signal: mismatch/k3_lk}"],
+            "--set scheduler.signal: got 'mismatch/k3_lk', expected a metric that this run knows when it decides the "
+            "rate; did you mean 'mismatch/k3_kl'? one of: reward/mean, ",
+        ),
+        (
+            "compare",
+            [
+                "shadow.watch={kind: signal_triggered, signal: gradient/noise_scale}",
+                "learner.gradient_noise.every=null",
+            ],
+            "--set shadow.watch.signal: got 'gradient/noise_scale', expected a metric that this run knows",
+        ),
+        ("run", ["learner.correction={kind: token_mask, lo: 2.0, hi: 1.0}"], "--set learner.correction: got {'kind': "),
+        ("doctor", ["stability.on_collapse=explode"], "--set stability.on_collapse: got 'explode', expected 'stop' or"),
+        (
+            "run",
+            ["evaluation={every: 5, sets: 3}"],
+            "--set evaluation.sets: got 3, expected a known key, one of: every",
+        ),
+    ],
+)
+def test_on_the_command_line_a_mistake_is_one_line_and_exit_code_2_and_nothing_is_started(
+    *,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    overrides: list[str],
+    said: str,
+) -> None:
+    file.write_text(yaml_files.dump({**TREE, "arms": {"a": {}}}))
+    monkeypatch.chdir(file.parent)
+    options = [word for override in overrides for word in ("--set", override)]
+    monkeypatch.setattr(sys, "argv", ["evenkeel", command, file.name, *options])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert (end.value.code, out) == (2, "")
+    assert err.startswith(f"evenkeel: {file.name}: {said}")
+    assert err.count("\n") == 1
+    assert list(file.parent.iterdir()) == [file]
 
 
 @given(mappings, mappings)

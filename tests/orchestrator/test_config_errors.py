@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from orchestrator.config_errors import LONGEST_VALUE, MISSING, ConfigError, FieldRule, describe, known_keys
+from orchestrator.config_errors import LONGEST_VALUE, MISSING, ConfigError, FieldRule, describe, known_keys, one_of
 
 
 class Block(BaseModel):
@@ -22,9 +22,19 @@ class Dog(Block):
     tricks: list[int] = []
 
 
+Pet = Annotated[Cat | Dog, Field(discriminator="kind")]
+
+
+class Garden(Block):
+    trees: int = 0
+    pond: bool = False
+
+
 class Home(Block):
-    pet: Annotated[Cat | Dog, Field(discriminator="kind")]
+    pet: Pet
     rooms: Annotated[int, Field(ge=1)] = 1
+    garden: Garden | None = None
+    guests: dict[str, Pet] = {}
 
 
 class House(Block):
@@ -65,7 +75,27 @@ def test_a_value_is_shown_on_one_line_of_bounded_length(value: Any) -> None:
         ({"pet": {"kind": "cat"}, "rooms": "2"}, "home.rooms: got '2', expected a valid integer"),
         ({"pet": {"kind": "cat"}, "rooms": True}, "home.rooms: got True, expected a valid integer"),
         ({"pet": {"kind": "cat"}, "room": 2}, "home.room: got 2, expected a known key; did you mean 'rooms'?"),
-        ({"pet": {"kind": "cat"}, "zzz": 2}, "home.zzz: got 2, expected a known key, one of: pet, rooms"),
+        (
+            {"pet": {"kind": "cat"}, "zzz": 2},
+            "home.zzz: got 2, expected a known key, one of: pet, rooms, garden, guests",
+        ),
+        (
+            {"pet": {"kind": "cat"}, "garden": {"tree": 2}},
+            "home.garden.tree: got 2, expected a known key; did you mean 'trees'?",
+        ),
+        (
+            {"pet": {"kind": "cat"}, "garden": {"zzz": 2}},
+            "home.garden.zzz: got 2, expected a known key, one of: trees, pond",
+        ),
+        ({"pet": {"kind": "cat"}, "garden": 7}, "home.garden: got 7, expected a mapping"),
+        (
+            {"pet": {"kind": "cat"}, "guests": {"rex": {"kind": "dog", "trick": 2}}},
+            "home.guests.rex.trick: got 2, expected a known key; did you mean 'tricks'?",
+        ),
+        (
+            {"pet": {"kind": "cat"}, "guests": {"rex": {"kind": "cow"}}},
+            "home.guests.rex.kind: got 'cow', expected a kind out of 'cat', 'dog'",
+        ),
         ({}, "home.pet: expected a value: it is missing"),
         ({"pet": {"kind": "cow"}}, "home.pet.kind: got 'cow', expected a kind out of 'cat', 'dog'"),
         ({"pet": {"lives": 7}}, "home.pet: got {'lives': 7}, expected a mapping with a 'kind'"),
@@ -108,4 +138,18 @@ def test_known_keys_are_those_of_the_kind_that_the_tree_names() -> None:
     assert known_keys(House, [], {}) == ["name", "home"]
     assert known_keys(House, ["home", "pet"], {"home": {"pet": {"kind": "dog"}}}) == ["kind", "tricks"]
     assert known_keys(House, ["home", "pet"], {"home": {"pet": {"kind": "cow"}}}) == []
-    assert known_keys(House, ["garden"], {}) == []
+    assert known_keys(House, ["garage"], {}) == []
+
+
+def test_known_keys_are_found_in_a_block_that_may_be_left_out_and_under_names_the_user_chose() -> None:
+    assert known_keys(House, ["home", "garden"], {"home": {"garden": {}}}) == ["trees", "pond"]
+    guests = {"home": {"guests": {"rex": {"kind": "dog"}, "tom": {"kind": "cat"}}}}
+    assert known_keys(House, ["home", "guests", "rex"], guests) == ["kind", "tricks"]
+    assert known_keys(House, ["home", "guests", "tom"], guests) == ["kind", "lives"]
+    assert known_keys(House, ["home", "guests"], guests) == []
+
+
+def test_what_exists_is_listed_with_the_likeliest_first() -> None:
+    known = ["reward/mean", "gradient/norm"]
+    assert one_of("gradient/nrom", known) == "did you mean 'gradient/norm'? one of: reward/mean, gradient/norm"
+    assert one_of("zzz", known) == "one of: reward/mean, gradient/norm"

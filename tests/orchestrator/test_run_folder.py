@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config import ExperimentConfig
-from orchestrator.run_folder import CONFIG, LOG, METRICS, RunFolder, move_aside, read_metrics, run_path
+from orchestrator.run_folder import CONFIG, LOG, METRICS, VERDICT, RunFolder, move_aside, read_metrics, run_path
 from orchestrator.yaml_files import read_mapping
 
 CONFIG_TREE = {
@@ -16,7 +16,11 @@ CONFIG_TREE = {
     "model": {"path": "embedded"},
     "task": {"kind": "arithmetic"},
     "rollout": {"prompts_per_step": 4, "group_size": 2, "max_response_tokens": 8},
+    "learner": {"correction": {"kind": "geometric_mask"}, "gradient_noise": {"every": None}},
     "scheduler": {"kind": "constant", "lr": 1e-6},
+    "shadow": {"watch": {"kind": "signal_triggered", "signal": "eval/held_out/avg@2"}},
+    "evaluation": {"every": 5, "samples": 2},
+    "stability": {"on_collapse": "stop", "max_mismatch": 0.5},
     "steps": 10,
     "arms": {"a": {}},
 }
@@ -42,6 +46,14 @@ def test_the_resolved_config_is_kept_and_can_be_read_again(path: Path, config: E
     stored = read_mapping(path / CONFIG)
     assert "arms" not in stored
     assert ExperimentConfig.model_validate(stored) == config.model_copy(update={"arms": {}})
+
+
+def test_a_verdict_is_one_json_object_and_the_later_one_counts(path: Path, config: ExperimentConfig) -> None:
+    with RunFolder.create(path, config, seed=0) as folder:
+        assert not (path / VERDICT).exists()
+        folder.write_verdict({"collapsed": False})
+        folder.write_verdict({"collapsed": True, "step": 7})
+    assert json.loads((path / VERDICT).read_text()) == {"collapsed": True, "step": 7}
 
 
 def test_each_step_is_a_line_on_disk_before_the_next_one(path: Path, config: ExperimentConfig) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from actors.config import RolloutConfig
 from actors.messages import IntArray, Response, SampleRequest
 from orchestrator.clock import PhaseClock
-from orchestrator.sampling import Group, SampledBatch, Sampler, response_seed
+from orchestrator.sampling import Group, SampledBatch, Sampler, response_seed, seed_of
 
 
 def response(length: int, finished: bool = True) -> Response:
@@ -146,6 +146,12 @@ def test_the_seed_of_a_response_never_changes_between_versions_and_machines() ->
     assert response_seed(0, 3, 17, 0) == 2229792862517992910
 
 
+@given(st.text(), st.text())
+def test_names_that_differ_have_seeds_that_differ(one: str, other: str) -> None:
+    assert (seed_of(one) == seed_of(other)) == (one == other)
+    assert 0 <= seed_of(one) < 2**63
+
+
 @given(st.lists(st.integers(0, 2**40), min_size=4, max_size=4))
 def test_a_seed_is_a_63_bit_number(place: list[int]) -> None:
     assert 0 <= response_seed(*place) < 2**63
@@ -162,15 +168,21 @@ def test_a_group_is_flat_when_all_rewards_are_equal() -> None:
     assert not group([0.5, 0.25], [1, 1]).flat
 
 
-def test_a_groups_sequences_carry_prompt_response_logprobs_and_advantage() -> None:
+def test_a_groups_sequences_carry_place_prompt_response_logprobs_and_advantage() -> None:
     one = group([1.0, 0.0, 0.0], [3, 1, 2], prompt=7)
-    sequences = one.sequences("rloo")
+    sequences = one.sequences(place=5, advantage="rloo")
+    assert [sequence.group for sequence in sequences] == [5, 5, 5]
     assert [sequence.advantage for sequence in sequences] == [1.0, -0.5, -0.5]
     assert [len(sequence.response_ids) for sequence in sequences] == [3, 1, 2]
     for sequence, answer in zip(sequences, one.responses, strict=True):
         assert sequence.prompt_ids is one.prompt_ids
         assert sequence.response_ids is answer.token_ids
         assert sequence.rollout_logprobs is answer.logprobs
+
+
+def test_under_the_optimal_token_baseline_a_sequence_carries_its_reward() -> None:
+    sequences = group([1.0, 0.0, 0.5], [3, 1, 2]).sequences(place=0, advantage="optimal_token_baseline")
+    assert [sequence.advantage for sequence in sequences] == [1.0, 0.0, 0.5]
 
 
 def test_metrics_are_over_all_that_was_generated() -> None:

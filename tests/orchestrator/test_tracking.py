@@ -30,6 +30,7 @@ def test_parent_and_child_reach_mlflow_with_all_they_logged(tmp_path: Path) -> N
     child = TrackedRun(tracker, card("decay"), parent)
     for step in range(STEPS_PER_BATCH + 3):
         child.log_step(record(step))
+    child.set_tags({"collapsed": "true", "collapse.step": "7"})
     child.log_artifact(figure)
     child.end("KILLED")
     parent.end("FINISHED")
@@ -40,6 +41,8 @@ def test_parent_and_child_reach_mlflow_with_all_they_logged(tmp_path: Path) -> N
     assert child_run.data.tags["mlflow.parentRunId"] == parent.run_id
     assert (child_run.info.status, parent_run.info.status) == ("KILLED", "FINISHED")
     assert (child_run.info.run_name, child_run.data.tags["arm"]) == ("decay", "decay")
+    assert (child_run.data.tags["collapsed"], child_run.data.tags["collapse.step"]) == ("true", "7")
+    assert "collapsed" not in parent_run.data.tags
     assert child_run.data.params == {"rollout.workers": "2"}
     history = client.get_metric_history(child.run_id, "reward/mean")
     assert [(point.step, point.value) for point in history] == [(step, step / 2) for step in range(STEPS_PER_BATCH + 3)]
