@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from actors.lr_policies import PolicyConfig, SchedulerConfig
-from actors.settings import Settings
-from orchestrator.config_errors import MISSING, ConfigError, describe
+from actors.lr_policies import PolicyConfig
+from orchestrator.config_errors import MISSING, ConfigError
 from orchestrator.stability import StabilityConfig
 from orchestrator.yaml_files import read_mapping
 from sweeps.curves import read_stability
+from sweeps.scheduler_block import scheduler_block
 
 STABILITY = "stability"  # the one key of the file that is no detector
 
@@ -46,16 +44,8 @@ class Detectors:
         return cls(policies=policies, stability=read_stability(tree, str(path)) if STABILITY in tree else None)
 
 
-class _SchedulerBlock(Settings):
-    scheduler: SchedulerConfig
-
-
 def _policy(name: str, block: Any, file: str) -> PolicyConfig:
-    tree = {"scheduler": block}
-    try:
-        policy = _SchedulerBlock.model_validate(tree).scheduler
-    except ValidationError as error:
-        raise describe(error, _SchedulerBlock, tree, file, lambda path: ".".join((name, *path[1:]))) from None
+    policy = scheduler_block(block, file, name)
     try:
         policy.build(total_steps=None)
     except ValueError as error:

@@ -1,12 +1,10 @@
 """What a learning-rate policy would have decided on a recorded run, row by row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ValidationError
 
 from actors.lr_policies import (
     LengthTriggeredPolicy,
@@ -17,9 +15,10 @@ from actors.lr_policies import (
     SignalTriggeredPolicy,
 )
 from actors.lr_policies.detector import Detector
-from orchestrator.config_errors import ConfigError, describe
+from orchestrator.config_errors import ConfigError
 from orchestrator.traces import Trace
 from orchestrator.yaml_files import read_mapping
+from sweeps.scheduler_block import scheduler_block
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,21 +47,13 @@ class Replay:
     watch: Watch | None  # None when no signal is read, or nobody asked
 
 
-class _PolicyFile(BaseModel):
-    scheduler: SchedulerConfig
-
-
 def read_policy(path: str) -> SchedulerConfig:
     """The policy in a YAML file: what stands below `scheduler` in an experiment file, and nothing else.
 
     Raises:
         ConfigError: with file, field, value and what was expected.
     """
-    tree: Mapping[str, Any] = {"scheduler": read_mapping(path)}
-    try:
-        return _PolicyFile.model_validate(tree).scheduler
-    except ValidationError as error:
-        raise describe(error, _PolicyFile, tree, path, lambda keys: ".".join(keys[1:])) from None
+    return scheduler_block(read_mapping(path), path)
 
 
 def signals_of(config: SchedulerConfig) -> tuple[str, ...]:

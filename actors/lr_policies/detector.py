@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from actors.ema import Ema
 from actors.lr_policies.decay import DecayConfig
 
 
@@ -34,7 +35,7 @@ class Detector:
     def __init__(self, config: DetectorConfig, threshold: float | None = None) -> None:
         self._config = config
         self._threshold = threshold
-        self._ema: float | None = None
+        self._ema = Ema(config.smoothing)
         self._baseline: float | None = None
         self._baseline_values: list[float] = []
         self._count = 0
@@ -44,13 +45,12 @@ class Detector:
         if value is None or not math.isfinite(value):
             return False
         value = float(value)
-        weight = self._config.smoothing
-        self._ema = value if self._ema is None else weight * value + (1 - weight) * self._ema
+        average = self._ema.update(value)
         level = self.level
         if level is None:
             self._collect(value)
             return False
-        self._count = self._count + 1 if self._ema > level else 0
+        self._count = self._count + 1 if average > level else 0
         return self._count >= self._config.patience
 
     def restart(self) -> None:
@@ -60,7 +60,7 @@ class Detector:
     @property
     def ema(self) -> float | None:
         """The smoothed signal, in the signal's unit; None before the first usable value."""
-        return self._ema
+        return self._ema.value
 
     @property
     def level(self) -> float | None:
@@ -82,14 +82,14 @@ class Detector:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "ema": self._ema,
+            "ema": self._ema.value,
             "baseline": self._baseline,
             "baseline_values": list(self._baseline_values),
             "count": self._count,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._ema = state["ema"]
+        self._ema.value = state["ema"]
         self._baseline = state["baseline"]
         self._baseline_values = list(state["baseline_values"])
         self._count = state["count"]
