@@ -63,7 +63,8 @@ def read_runs(folder: Path, stability: StabilityConfig | None = None) -> list[Cu
 
 def print_tables(runs: Sequence[Curves], detectors: Mapping[str, PolicyConfig], console: Console) -> None:
     """The table of arms, their differences, and the lead times of the detectors, as far as there are any."""
-    for table in summary_tables(runs):
+    unlimited = console.options.update(max_width=10_000)
+    for table in summary_tables(runs, lambda table: console.measure(table, options=unlimited).minimum <= console.width):
         console.print(table, markup=False)  # names are shown as they are
     if detectors:
         console.print(lead_time_table(lead_times(runs, detectors)), markup=False)

@@ -1,7 +1,7 @@
 """The tables that set arms side by side: figures with intervals over seeds, collapses, events, paired differences."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.table import Table
 
@@ -12,10 +12,27 @@ from sweeps.measures import WINDOW, Measure, measures
 Arms = Mapping[str, Sequence[Curves]]  # the runs of each arm, the reference first
 
 
-def summary_tables(runs: Sequence[Curves]) -> list[Table]:
-    """The table of arms and, when there are several, that of the differences from the first one."""
+def summary_tables(runs: Sequence[Curves], fits: Callable[[Table], bool] = lambda _: True) -> list[Table]:
+    """The table of arms and, when there are several, that of the differences from the first one.
+
+    Args:
+        runs: the reference arm first.
+        fits: whether a table has room; one with too many arms becomes several with fewer.
+    """
     arms = by_arm(runs)
-    return [summary_table(arms), *([difference_table(arms)] if len(arms) > 1 else [])]
+    reference, *others = arms
+    parts = _split(list(arms), lambda names: summary_table({name: arms[name] for name in names}), fits)
+    return parts + _split(others, lambda names: difference_table({n: arms[n] for n in (reference, *names)}), fits)
+
+
+def _split(names: Sequence[str], build: Callable[[Sequence[str]], Table], fits: Callable[[Table], bool]) -> list[Table]:
+    """Tables of all names, as many in each as fit, and one at least."""
+    tables: list[Table] = []
+    while names:
+        count = next((some for some in range(len(names), 1, -1) if fits(build(names[:some]))), 1)
+        tables.append(build(names[:count]))
+        names = names[count:]
+    return tables
 
 
 def by_arm(runs: Sequence[Curves]) -> dict[str, list[Curves]]:

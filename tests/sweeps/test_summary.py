@@ -154,5 +154,14 @@ def test_five_arms_with_three_seeds_fit_120_columns_with_every_interval_on_one_l
             assert line.count("[") == line.count("]")
 
 
+def test_arms_that_find_no_room_side_by_side_go_into_further_tables() -> None:
+    runs = [curves(rewards(0.1), arm) for arm in ("a", "b", "c", "d")]
+    tables = [cells(table) for table in summary_tables(runs, lambda table: len(table.columns) <= 3)]
+    assert [table["arms"] for table in tables] == [["a", "b"], ["c", "d"], ["b", "c"], ["d"]]
+    assert all(table["reward, last"] == ["+0.000"] * len(table["arms"]) for table in tables[2:])
+    narrow = [cells(table)["arms"] for table in summary_tables(runs, lambda _: False)]
+    assert narrow == [["a"], ["b"], ["c"], ["d"], ["b"], ["c"], ["d"]]
+
+
 def test_a_metric_that_no_run_has_leaves_the_table_standing() -> None:
     assert list(summary([curves(of("policy/entropy", 1.0))])) == ["arms", "seeds", "steps", "collapsed", "events"]
