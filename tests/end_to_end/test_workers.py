@@ -127,4 +127,5 @@ def test_one_and_two_learner_ranks_measure_the_same(
     assert of_one.keys() == of_two.keys()
     for key in of_one:
         if not key.startswith(("time/", "throughput/")):
-            assert of_two[key] == pytest.approx(of_one[key], rel=1e-5, abs=1e-9), key
+            # Differences of log-probs are near 0, and their float32 rounding depends on what shares a micro-batch.
+            assert of_two[key] == pytest.approx(of_one[key], rel=1e-5, abs=1e-7), key
