@@ -1,0 +1,1 @@
+"""Problems that a user brings as files: read, shuffled, and written as prompts."""
