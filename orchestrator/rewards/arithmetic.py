@@ -1,4 +1,6 @@
-"""Scores of responses: pure functions from text to a number, safe on any text a model can emit."""
+"""The arithmetic reward: the text after the last mark, character for character."""
+
+from orchestrator.rewards.scores import RewardItem, Score
 
 ANSWER_MARK = "#"
 
@@ -18,3 +20,9 @@ def arithmetic_reward(response: str, answer: str) -> float:
     """
     _, mark, final = response.rpartition(ANSWER_MARK)
     return 1.0 if mark and final == answer else 0.0
+
+
+def score_arithmetic(item: RewardItem) -> Score:
+    """`arithmetic_reward` with the answer it looked at."""
+    _, _, final = item.response.rpartition(ANSWER_MARK) if ANSWER_MARK in item.response else ("", "", "")
+    return Score.of(arithmetic_reward(item.response, item.answer) == 1.0, final)

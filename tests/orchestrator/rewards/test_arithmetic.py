@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.rewards import ANSWER_MARK, arithmetic_reward
+from orchestrator.rewards.arithmetic import score_arithmetic
+from orchestrator.rewards.scores import RewardItem, Score
 
 
 @pytest.mark.parametrize("response", ["#132", "7+5+0=12;4+8+1=13;#132", "#999#132", "chatter #132"])
@@ -31,3 +33,16 @@ def test_a_very_long_response_is_scored_by_its_end() -> None:
     noise = "#7+5+0=12;" * 1_000_000
     assert arithmetic_reward(noise + "#132", "132") == 1.0
     assert arithmetic_reward("#132" + noise, "132") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("response", "score"),
+    [
+        ("7+5+0=12;#132", Score(value=1.0, answer="132")),
+        ("#132#13", Score(value=0.0, answer="13")),
+        ("132", Score(value=0.0)),
+        ("132#", Score(value=0.0)),
+    ],
+)
+def test_the_score_names_the_final_answer(response: str, score: Score) -> None:
+    assert score_arithmetic(RewardItem(response=response, answer="132")) == score
