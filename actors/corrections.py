@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from actors.misfit import Misfit
 from actors.settings import Settings
 from actors.statistics import CLIP
 from actors.sums import MAX, SUM, Sums
@@ -97,8 +98,8 @@ class Masking(Correction):
 
     @model_validator(mode="after")
     def _bounds_are_in_order(self) -> Self:
-        if not self.lo < self.hi:
-            raise ValueError(f"lo below hi, got lo {self.lo:g} and hi {self.hi:g}")
+        if self.lo > self.hi:
+            raise Misfit("lo", self.lo, f"at most hi, which is {self.hi:g}")
         return self
 
     def _inside(self, ratio: Floats) -> NDArray[np.bool_]:
@@ -185,13 +186,13 @@ class CorrectionSums(Sums):
     """What a correction did to some sequences, as sums that merge exactly over ranks and micro-batches.
 
     Example:
-        CorrectionSums(tokens=12, tokens_weighted=9, tokens_kept=10, sequences=3, sequences_kept=2, weight=9.3,
+        CorrectionSums(tokens=12, tokens_kept=9, tokens_counted=10, sequences=3, sequences_kept=2, weight=9.3,
                        weight_squared=9.8, weight_max=1.4)
     """
 
     tokens: int = field(default=0, metadata=SUM)
-    tokens_weighted: int = field(default=0, metadata=SUM)  # with a weight above 0
-    tokens_kept: int = field(default=0, metadata=SUM)  # of sequences that were not dropped: the loss's denominator
+    tokens_kept: int = field(default=0, metadata=SUM)  # with a weight above 0
+    tokens_counted: int = field(default=0, metadata=SUM)  # of sequences that were not dropped: the loss's denominator
     sequences: int = field(default=0, metadata=SUM)
     sequences_kept: int = field(default=0, metadata=SUM)  # not dropped
     weight: float = field(default=0.0, metadata=SUM)
@@ -204,8 +205,8 @@ class CorrectionSums(Sums):
         weights, kept = weighed.weights, ~weighed.dropped
         return cls(
             tokens=weights.size,
-            tokens_weighted=int(np.count_nonzero(weights)),
-            tokens_kept=int(np.asarray(lengths, np.int64)[kept].sum()),
+            tokens_kept=int(np.count_nonzero(weights)),
+            tokens_counted=int(np.asarray(lengths, np.int64)[kept].sum()),
             sequences=kept.size,
             sequences_kept=int(kept.sum()),
             weight=float(weights.sum()),
@@ -221,7 +222,7 @@ class CorrectionSums(Sums):
         if not self.tokens:
             return {}
         measured = {
-            "tokens_kept": self.tokens_weighted / self.tokens,
+            "tokens_kept": self.tokens_kept / self.tokens,
             "sequences_kept": self.sequences_kept / self.sequences,
             "weight_mean": self.weight / self.tokens,
             "weight_max": self.weight_max,

@@ -40,20 +40,23 @@ def build_engine(model: str, config: RolloutConfig, max_model_len: int, transfer
 def sample(
     engine: LLM, requests: Sequence[SampleRequest], temperature: float, max_tokens: int, weight_version: int
 ) -> list[tuple[Response, ...]]:
-    """One response per seed of each request; responses in the order of the requests and their seeds."""
+    """One response per seed of each request; responses in the order of the requests and their seeds.
+
+    `temperature` is that of the requests that do not say one of their own.
+    """
     prompts: list[Any] = []
     params: list[SamplingParams] = []
     for request in requests:
         tokens = {"prompt_token_ids": request.prompt_ids.tolist()}
         prompts += [tokens] * len(request.seeds)
-        params += [_sampling(seed, temperature, max_tokens) for seed in request.seeds]
+        params += [_sampling(seed, request, temperature, max_tokens) for seed in request.seeds]
     outputs = iter(engine.generate(prompts, params, use_tqdm=False) if prompts else ())
     return [tuple(_response(next(outputs), weight_version) for _ in request.seeds) for request in requests]
 
 
-def _sampling(seed: int, temperature: float, max_tokens: int) -> SamplingParams:
+def _sampling(seed: int, request: SampleRequest, temperature: float, max_tokens: int) -> SamplingParams:
     return SamplingParams(
-        temperature=temperature,
+        temperature=temperature if request.temperature is None else request.temperature,
         max_tokens=max_tokens,
         seed=seed,
         logprobs=0,  # of the sampled token only

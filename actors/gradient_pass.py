@@ -13,14 +13,18 @@ from torch.distributed.tensor import DTensor
 from actors.config import LearnerConfig
 from actors.corrections import CorrectionSums, TokenWeights
 from actors.gradient_noise import HalfSums
+from actors.logprob_pairs import NonFiniteLogprob
 from actors.losses import ClipRange, policy_gradient_loss, token_divisors
-from actors.messages import GradientReport, LearnerShard, TrainSequence
+from actors.messages import GradientReport, LearnerShard, TokenRecord, TrainSequence
 from actors.policy_model import PaddedBatch, PolicyModel
 from actors.statistics import MismatchSums
 from actors.token_baseline import optimal_token_baseline, score_norms
 
 Floats = NDArray[np.float64]
 Advantages = list[Floats]  # one array [T_i] a sequence
+# A token's share of a float16 gradient is held near 2**-6: rare tokens' shares then stay above the smallest float16,
+# and the sum over a micro-batch below the largest.
+FLOAT16_HEADROOM = 6
 
 
 class GradientPass:
@@ -43,10 +47,12 @@ class GradientPass:
         self._max_response_tokens = max_response_tokens
         self._world_size = world_size
         self._clip = ClipRange(config.clip_ratio_low, config.clip_ratio_high)
+        self.tokens: list[list[TokenRecord]] = []  # of the last pass's micro-batches, when its shard asked for them
 
     def run(self, shard: LearnerShard) -> GradientReport:
         """Forward, loss and backward of all micro-batches, half 1 before half 2 where there are halves. Collective."""
         self._model.train()
+        self.tokens = []
         advantages = self._advantages(shard)
         reports: list[GradientReport] = []
         first_half: list[Tensor] = []
@@ -56,7 +62,10 @@ class GradientPass:
             if len(reports) == shard.num_first_half:
                 first_half = [gradient.clone() for gradient in self._gradients()]
                 counts = CorrectionSums().merge(*(report.correction for report in reports))
-                halves = HalfSums(first_tokens=counts.tokens_kept, first_sequences=counts.sequences_kept)
+                halves = HalfSums(first_tokens=counts.tokens_counted, first_sequences=counts.sequences_kept)
+        if (scale := self._loss_scale(shard)) != 1:
+            for gradient in (*first_half, *self._gradients()):
+                gradient.mul_(1 / scale)
         if first_half:
             halves = _with_products(halves, first_half, self._gradients())
         return replace(
@@ -73,12 +82,17 @@ class GradientPass:
         scores = self._model(batch.input_ids, batch.positions, batch.targets)
         train = scores.logprobs.detach().cpu().numpy()
         rollout = _joined([sequence.rollout_logprobs for sequence in sequences], np.float32)
+        mismatch = _mismatch(train, rollout, sequences)
+        if shard.keep_tokens:
+            pieces = np.split(train, np.cumsum(batch.lengths)[:-1]) if sequences else []
+            records = zip(pieces, advantages, strict=True)
+            self.tokens.append([TokenRecord(train_logprobs=piece, advantages=values) for piece, values in records])
         weighed = self._config.correction.weigh(train, rollout, batch.lengths)
         loss = self._loss(scores.logprobs, advantages, weighed, batch.lengths, shard)
         # FSDP2 averages gradients over ranks; the divisors are those of the whole step, so ours must add up.
-        (loss * self._world_size).backward()
+        (loss * (self._world_size * self._loss_scale(shard))).backward()
         return GradientReport(
-            mismatch=MismatchSums.from_logprobs(train, rollout, batch.lengths),
+            mismatch=mismatch,
             correction=CorrectionSums.of(weighed, batch.lengths),
             entropy_sum=float(scores.entropy.sum(dtype=torch.float64)),
             loss=float(loss.detach()),
@@ -94,6 +108,17 @@ class GradientPass:
         return policy_gradient_loss(
             logprobs, logprobs.detach(), _like(logprobs, _joined(advantages)), _like(logprobs, weights), self._clip
         )
+
+    def _loss_scale(self, shard: LearnerShard) -> float:
+        """A power of two that the loss is multiplied by, and the gradient divided by afterwards: 1 but in float16.
+
+        A step's many tokens each have a small share of the gradient, which float16 would round to 0.
+        """
+        if self._config.dtype != "float16":
+            return 1.0
+        constant = shard.num_sequences * self._max_response_tokens
+        divisor = constant if self._config.loss == "constant" else shard.num_tokens
+        return float(2 ** max(0, divisor.bit_length() - 1 - FLOAT16_HEADROOM))
 
     def _advantages(self, shard: LearnerShard) -> list[Advantages]:
         """The advantage of every token of every micro-batch's sequences."""
@@ -139,6 +164,15 @@ class GradientPass:
 
     def _nonfinite(self) -> int:
         return sum(int(gradient.numel() - torch.isfinite(gradient).sum()) for gradient in self._gradients())
+
+
+def _mismatch(train: Floats, rollout: Floats, sequences: Sequence[TrainSequence]) -> MismatchSums:
+    try:
+        return MismatchSums.from_logprobs(train, rollout, [len(sequence.response_ids) for sequence in sequences])
+    except NonFiniteLogprob as error:
+        one = sequences[error.sequence]
+        name = f"response {one.sample} to prompt {one.group} of the step"
+        raise NonFiniteLogprob(error.sequence, error.token, error.column, error.value, name) from None
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,15 @@ from torch import Tensor
 from actors.config import LearnerConfig
 from actors.faults import Faults
 from actors.gradient_pass import GradientPass, local, square_sum
-from actors.messages import FloatArray, GradientReport, LearnerShard, StepDecision, TrainSequence, UpdateReport
+from actors.messages import (
+    FloatArray,
+    GradientReport,
+    LearnerShard,
+    StepDecision,
+    TokenRecord,
+    TrainSequence,
+    UpdateReport,
+)
 from actors.perturbation import Perturbation
 from actors.policy_model import PaddedBatch, PolicyModel
 from actors.quantization import QuantizationKind, rounded_through
@@ -92,6 +101,10 @@ class Learner:
         """Forward, loss and backward over this rank's micro-batches; the gradient stays here, sharded."""
         return self._gradient_pass.run(shard)
 
+    def token_records(self) -> list[list[TokenRecord]]:
+        """What was kept of the last shard's sequences, micro-batch by micro-batch; empty when it did not ask for it."""
+        return self._gradient_pass.tokens
+
     def apply(self, order: StepDecision) -> UpdateReport:
         """Scale the gradient, set the decided learning rate and step; or leave the weights alone as the order says."""
         report = self._update(order) if order.update else UpdateReport()
@@ -130,6 +143,14 @@ class Learner:
     def publish(self, version: int) -> None:
         """Send all weights to the rollout workers, who load them and drop their prefix cache. Errors as there."""
         self._publisher.publish(version)
+
+    def export(self, folder: str, dtype: str) -> None:
+        """Write the policy as a Hugging Face folder; rank 0 writes, on the machine it runs on. Collective."""
+        # Only a run that exports needs the tokenizer's library.
+        from actors.model_export import export  # noqa: PLC0415
+
+        spec = self._spec
+        export(self._model, spec.model, Path(folder), getattr(torch, dtype), writes=spec.rank == 0)
 
     def perturb(self, seed: int) -> None:
         """Change every weight strongly, for the weight-sync self-test; `restore` takes it back bit for bit."""

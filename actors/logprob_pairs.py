@@ -20,17 +20,20 @@ class NonFiniteLogprob(ValueError):
         token: index of the token in its sequence.
         column: "train" or "rollout".
         value: nan, inf or -inf.
+        name: what the sequence is called where its index says nothing.
     """
 
-    def __init__(self, sequence: int, token: int, column: str, value: float) -> None:
-        super().__init__(sequence, token, column, value)  # all of them, so that it survives pickling between workers
+    def __init__(self, sequence: int, token: int, column: str, value: float, name: str = "") -> None:
+        # all of them, so that it survives pickling between workers
+        super().__init__(sequence, token, column, value, name)
         self.sequence = sequence
         self.token = token
         self.column = column
         self.value = value
+        self.name = name or f"sequence {sequence}"
 
     def __str__(self) -> str:
-        return f"{self.column} log-prob of sequence {self.sequence}, token {self.token} is {self.value}"
+        return f"{self.column} log-prob of {self.name}, token {self.token} is {self.value}"
 
 
 class Block(NamedTuple):

@@ -26,6 +26,7 @@ class SampleRequest:
 
     prompt_ids: IntArray  # [P]
     seeds: tuple[int, ...]  # one per response
+    temperature: float | None = None  # None: the rollout's; 0 takes the likeliest token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +49,12 @@ class TrainSequence:
     """A prompt with one of its responses, as the learner sees it.
 
     Example:
-        TrainSequence(group=3, prompt_ids=array([5, 14, 7]), response_ids=array([9, 2]),
+        TrainSequence(group=3, sample=0, prompt_ids=array([5, 14, 7]), response_ids=array([9, 2]),
                       rollout_logprobs=array([-0.11, -0.02]), advantage=0.94)
     """
 
     group: int  # place of its prompt in the step's batch; the even ones are half 1, the odd ones half 2
+    sample: int = 0  # which of the responses to its prompt
     prompt_ids: IntArray  # [P]
     response_ids: IntArray  # [T]
     rollout_logprobs: FloatArray  # [T]
@@ -74,6 +76,19 @@ class LearnerShard:
     num_first_half: int | None  # micro-batches of half 1, which come first; None where no noise is estimated
     num_tokens: int  # response tokens of the step, over all ranks
     num_sequences: int  # sequences of the step, over all ranks
+    keep_tokens: bool = False  # keep what `TokenRecord` says until it is asked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRecord:
+    """What a learner knows of one sequence's tokens; fetched for recorded rollouts only.
+
+    Example:
+        TokenRecord(train_logprobs=array([-0.12, -0.02], dtype=float32), advantages=array([0.94, 0.94]))
+    """
+
+    train_logprobs: FloatArray  # [T] under the weights that the gradient was taken at
+    advantages: NDArray[np.float64]  # [T]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

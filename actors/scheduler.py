@@ -64,7 +64,7 @@ class Scheduler:
     def _regain(self, merged: GradientReport) -> float | None:
         """What the sequences that a correction dropped have left undivided; None when nothing is left to learn from."""
         sums = merged.correction
-        kept = self._config.counted(sums.tokens_kept, sums.sequences_kept)
+        kept = self._config.counted(sums.tokens_counted, sums.sequences_kept)
         return self._config.counted(sums.tokens, sums.sequences) / kept if kept else None
 
     def _gradient_metrics(self, merged: GradientReport, regain: float, num_prompts: int) -> dict[str, float]:
@@ -83,7 +83,7 @@ class Scheduler:
     def _noise_metrics(self, merged: GradientReport, num_prompts: int) -> dict[str, float]:
         sums, halves = merged.correction, merged.halves
         whole = self._config.counted(sums.tokens, sums.sequences)
-        kept = self._config.counted(sums.tokens_kept, sums.sequences_kept)
+        kept = self._config.counted(sums.tokens_counted, sums.sequences_kept)
         first = self._config.counted(halves.first_tokens, halves.first_sequences)
         estimate = two_halves(halves, (first / whole, (kept - first) / whole), num_prompts)
         if estimate is None:

@@ -48,14 +48,17 @@ def run(
     """Train one arm with one seed; metrics go to runs/<name>/<arm>/seed-<n>/metrics.jsonl and to MLflow."""
     config = ExperimentFile.read(file, overrides or []).resolve(arm)
     model = find_model(config, file)
-    from cluster.session import (
-        session,  # ray, torch and transformers: seconds that --help and bad input need not wait for
-    )
+    # ray, torch and transformers: seconds that --help and bad input need not wait for
+    from cluster.session import session
     from orchestrator.experiment import Experiment, RunSpec
+    from orchestrator.task_problems import TaskFiles
+
+    task = TaskFiles.open(config, file)
 
     seed = config.seeds[0] if seed is None else seed
     folder = run_path(runs, config.name, arm, seed)
-    spec = RunSpec(config=config, model=model, arm=arm, seed=seed, folder=folder, faults=faults_from_environment())
+    faults = faults_from_environment()
+    spec = RunSpec(config=config, model=model, task=task, arm=arm, seed=seed, folder=folder, faults=faults)
     with tracking(config, runs) as tracker, session(config.cluster) as ray_session:
         Experiment(spec, ray_session, console).run(tracker)
     console.print(f"recorded in {spec.folder}", **PLAIN)
@@ -74,8 +77,14 @@ def doctor(
     config = ExperimentFile.read(file, overrides or []).resolve(arm) if file else None
     model = find_model(config, file) if config and file else None
     from orchestrator.doctor import examine
+    from orchestrator.experiment import RunSpec
+    from orchestrator.task_problems import TaskFiles
 
-    if not examine(config, model, faults_from_environment(), weights=weights, console=console):
+    faults, spec = faults_from_environment(), None
+    if config and model and file:
+        task = TaskFiles.open(config, file)
+        spec = RunSpec(config=config, model=model, task=task, arm=arm, seed=0, folder=Path("unused"), faults=faults)
+    if not examine(spec, weights=weights, console=console):
         raise typer.Exit(1)
 
 
@@ -97,6 +106,58 @@ def metrics(
     for key, value in measured.items():
         table.add_row(key, f"{value:.6g}")
     console.print(table)
+
+
+@app.command(epilog="Example: evenkeel evaluate runs/gsm8k/decay/seed-0/model gsm8k --experiment examples/gsm8k.yaml")
+def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="folder, hub name or 'embedded'")],
+    problems: Annotated[str, typer.Argument(metavar="SET", help="a set of the experiment, or a problem file")],
+    experiment: Annotated[
+        str | None, typer.Option(metavar="E.yaml", help="where template, reward and sampling are taken from")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="per problem")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="0 takes the likeliest token")] = None,
+    first: Annotated[int | None, typer.Option(min=1, help="only the first so many problems")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of the samples")] = 0,
+    out: Annotated[Path | None, typer.Option(metavar="F.parquet", help="keep all responses there")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object instead of a table")] = False,
+    overrides: SetOption = None,
+) -> None:
+    """How a model does on a set of problems: avg@n, maj@n and pass@n with standard errors."""
+    from orchestrator.evaluate import evaluate as evaluate_model
+    from orchestrator.evaluate import evaluation_config
+
+    options = {"samples": samples, "temperature": temperature, "problems": first}
+    given = {key: value for key, value in options.items() if value is not None}
+    config = evaluation_config(model, problems, experiment, given, overrides or [])
+    measured = evaluate_model(config, seed, out).metrics()
+    if as_json:
+        print(json.dumps(measured))
+        return
+    table = Table("metric", "value", "standard error")
+    for key, value in measured.items():
+        if not key.endswith("_se"):
+            error = measured.get(f"{key}_se")
+            table.add_row(key, f"{value:.6g}", "" if error is None else f"{error:.2g}")
+    console.print(table)
+
+
+@app.command(epilog="Example: evenkeel inspect runs/gsm8k/decay/seed-0/rollouts/train-000040.parquet")
+def inspect(
+    file: Annotated[str, typer.Argument(metavar="FILE", help=".parquet with train_logprobs and rollout_logprobs")],
+    top: Annotated[int, typer.Option(min=1, help="how many of the worst")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object instead of a page")] = False,
+) -> None:
+    """Where the mismatch of recorded rollouts sits: worst tokens and sequences, by position, by probability."""
+    from orchestrator.inspection import Inspection
+    from orchestrator.inspection_output import as_json as json_of
+    from orchestrator.inspection_output import show
+
+    inspection = Inspection.read(file, top)
+    if as_json:
+        print(json.dumps(json_of(inspection)))
+        return
+    show(inspection, console, top)
 
 
 @contextmanager

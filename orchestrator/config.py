@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from actors.config import LearnerConfig, ModelConfig, RolloutConfig
+from actors.config import Dtype, LearnerConfig, ModelConfig, RolloutConfig
 from actors.lr_policies import SchedulerConfig
 from actors.settings import Count, Settings
 from cluster.config import ClusterConfig
@@ -17,6 +17,7 @@ from orchestrator.config_errors import MISSING, ConfigError, FieldRule, describe
 from orchestrator.evaluation import EvaluationConfig
 from orchestrator.metric_keys import signal_keys
 from orchestrator.stability import StabilityConfig
+from orchestrator.task_config import ArithmeticTaskConfig, TaskConfig
 from orchestrator.yaml_files import parse_scalar, read_mapping
 
 Tree = dict[str, Any]
@@ -27,13 +28,6 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"  # names become folders
 NAME_CHARACTERS = "letters, digits, '.', '_' and '-', a letter or digit first"
 # What belongs to the experiment as a whole; an arm that changed it would not be an arm of the same experiment.
 NOT_IN_ARMS = ("name", "arms", "seeds", "tracking", "cluster")
-
-
-class ArithmeticTaskConfig(Settings):
-    """`task: {kind: arithmetic}`: sums of two numbers, the task of the embedded model."""
-
-    kind: Literal["arithmetic"]
-    digits: Annotated[int, Field(ge=2)] = 3
 
 
 class TrackingConfig(Settings):
@@ -48,12 +42,35 @@ class TrackingConfig(Settings):
     experiment: str | None = Field(None, description="MLflow experiment; null takes the experiment file's name")
 
 
+class RecordRolloutsConfig(Settings):
+    """The `record_rollouts:` block: which steps leave all their rollouts in a file, and with them all evaluations.
+
+    Example:
+        >>> RecordRolloutsConfig(every=10).every
+        10
+    """
+
+    every: Count
+
+
+class ExportConfig(Settings):
+    """The `export:` block: the trained policy as a Hugging Face folder, `model` in the run's.
+
+    Example:
+        >>> ExportConfig().dtype
+        'float32'
+    """
+
+    dtype: Dtype = Field("float32", description="of the weights in the files")
+    mlflow: bool = Field(False, description="also keep it with the MLflow run")
+
+
 class ExperimentConfig(Settings):
     """A whole experiment, or one arm of it when `arms` has been merged in."""
 
     name: str = Field(pattern=NAME_PATTERN)
     model: ModelConfig
-    task: ArithmeticTaskConfig
+    task: TaskConfig
     rollout: RolloutConfig
     learner: LearnerConfig = LearnerConfig()
     scheduler: SchedulerConfig
@@ -62,6 +79,8 @@ class ExperimentConfig(Settings):
     )
     steps: Count
     evaluation: EvaluationConfig | None = None
+    record_rollouts: RecordRolloutsConfig | None = None
+    export: ExportConfig | None = None
     stability: StabilityConfig = StabilityConfig()
     cluster: ClusterConfig = ClusterConfig()
     tracking: TrackingConfig = TrackingConfig()
@@ -76,6 +95,23 @@ class ExperimentConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _validation_is_on_files_where_training_is(self) -> Self:
+        generated = isinstance(self.task, ArithmeticTaskConfig)
+        if self.evaluation is None or generated == (not self.evaluation.sets):
+            return self
+        expected = (
+            "no files: this task holds problems out itself" if generated else "at least one set: `name: file`, each"
+        )
+        raise FieldRule("evaluation.sets", expected)
+
+    @model_validator(mode="after")
+    def _over_long_responses_can_be_short(self) -> Self:
+        overlong, limit = self.task.overlong, self.rollout.max_response_tokens
+        if overlong is not None and overlong.buffer > limit:
+            raise FieldRule("task.overlong.buffer", f"at most rollout.max_response_tokens: {limit}")
+        return self
+
+    @model_validator(mode="after")
     def _workers_are_of_one_kind(self) -> Self:
         if self.rollout.device != self.learner.device:
             raise FieldRule("learner.gpus_per_worker", "GPUs for the rollout workers and the learners, or for neither")
@@ -83,7 +119,7 @@ class ExperimentConfig(Settings):
 
     @model_validator(mode="after")
     def _policies_can_be_built_and_see_what_they_look_at(self) -> Self:
-        keys = signal_keys(self.learner, self.evaluation)
+        keys = signal_keys(self.learner, self.evaluation, self.rollout.prompts_per_step)
         blocks = {"scheduler": self.scheduler, **{f"shadow.{name}": shadow for name, shadow in self.shadow.items()}}
         for block, policy in blocks.items():
             try:
@@ -127,13 +163,17 @@ class ExperimentFile:
         Raises:
             ConfigError: with file, field, value and what was expected.
         """
-        tree = read_mapping(path)
+        return cls.of(str(path), read_mapping(path), overrides)
+
+    @classmethod
+    def of(cls, path: str, tree: Tree, overrides: Sequence[str] = ()) -> "ExperimentFile":
+        """Check what a file holds; as `read`, which says the rest."""
         changes = [_parse_override(text) for text in overrides]
         for key_path, value in changes:
             if key_path[0] == "arms":
                 _set(tree, key_path, value)
         over_arms = tuple(change for change in changes if change[0][0] != "arms")
-        file = cls(path=str(path), tree=tree, overrides=over_arms)
+        file = cls(path=path, tree=tree, overrides=over_arms)
         as_written = replace(file, overrides=())
         for arm in file.arms() or [DEFAULT_ARM]:
             as_written.resolve(arm)

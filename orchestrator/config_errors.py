@@ -7,26 +7,34 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from actors.misfit import Misfit
+
 LONGEST_VALUE = 80  # characters of a value that a message shows
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"  # names become folders
+NAME = "a name of up to 100 letters, digits, '.', '_' and '-', a letter or digit first"
+BAD_KEY = "[key]"  # what pydantic puts after a key that is itself wrong
 # What pydantic's types of error mean to a user; for the others its own words are good enough.
 EXPECTED = {
     "missing": "a value: it is missing",
     "union_tag_invalid": "a kind out of {expected_tags}",
-    "union_tag_not_found": "a mapping with a 'kind'",
     "value_error": "{error}",
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
     "string_pattern_mismatch": "text that matches {pattern}",
+    "string_too_short": "text of {min_length} or more characters",
+    "too_short": "a list of {min_length} or more",
+    "too_long": "a list of {max_length} or fewer",
 }
 Label = Callable[[tuple[str, ...]], str]
 
 
 class FieldRule(ValueError):
-    """A rule over several fields was broken; `field` is the one to change."""
+    """A rule over several fields of a whole file was broken; `path` leads to the one to change."""
 
-    def __init__(self, field: str, expected: str) -> None:
+    def __init__(self, field: str | Sequence[str], expected: str) -> None:
+        """Args: field: the keys that lead to it, dotted where none of them has a dot in it."""
         super().__init__(expected)
-        self.field = field
+        self.path = tuple(field.split(".")) if isinstance(field, str) else tuple(field)
 
 
 MISSING: Any = object()  # where there is no value to show; None is one, and stands as null in a file
@@ -59,13 +67,36 @@ def describe(
         label: turns a path of keys into the name the user knows it by.
     """
     details = error.errors()[0]
-    cause = details.get("ctx", {}).get("error")
-    path = tuple(cause.field.split(".")) if isinstance(cause, FieldRule) else _path(details["loc"], tree)
-    if details["type"] == "union_tag_invalid":
-        path += ("kind",)
+    path = _field(details, tree)
     more = error.error_count() - 1
     expected = _expected(details, path, model, tree) + (f" (and {more} more)" if more else "")
-    return ConfigError(file, label(path), _value(path, tree), expected)
+    return ConfigError(file, label(path), _written(details, path, tree), expected)
+
+
+def _field(details: ErrorDetails, tree: Any) -> tuple[str, ...]:
+    """The keys that lead to the field to change; of a key that is wrong, to the mapping that it stands in."""
+    location, cause = details["loc"], _cause(details)
+    if isinstance(cause, FieldRule):
+        return cause.path
+    if location[-1:] == (BAD_KEY,):
+        return _path(location[:-2], tree)
+    path = _path(location, tree)
+    if isinstance(cause, Misfit):
+        return (*path, cause.field)
+    return (*path, "kind") if details["type"].startswith("union_tag_") else path
+
+
+def _written(details: ErrorDetails, path: Sequence[str], tree: Any) -> Any:
+    """What stands there, or the default that is the trouble."""
+    if details["loc"][-1:] == (BAD_KEY,):
+        return details["input"]
+    value, cause = _value(path, tree), _cause(details)
+    return cause.value if value is MISSING and isinstance(cause, Misfit) else value
+
+
+def _cause(details: ErrorDetails) -> Any:
+    """The exception of ours behind a complaint, if any."""
+    return details.get("ctx", {}).get("error")
 
 
 def _path(location: Sequence[int | str], tree: Any) -> tuple[str, ...]:
@@ -96,25 +127,37 @@ def _value(path: Sequence[str], tree: Any) -> Any:
 
 
 def _expected(details: ErrorDetails, path: tuple[str, ...], model: type[BaseModel], tree: Mapping[str, Any]) -> str:
-    context = details.get("ctx", {})
+    context, cause = details.get("ctx", {}), _cause(details)
+    if isinstance(cause, Misfit):
+        return cause.expected
+    if context.get("pattern") == NAME_PATTERN:
+        return NAME
     if details["type"] in EXPECTED:
         return EXPECTED[details["type"]].format(**context)
+    if details["type"] == "union_tag_not_found":
+        kinds = [kind for option in _models(_annotation_at(model, path[:-1], tree)[0]) for kind in _kinds(option)]
+        return f"a kind out of {', '.join(map(repr, kinds))}: it is missing"
     if details["type"] == "extra_forbidden":
         known = known_keys(model, path[:-1], tree)
         close = get_close_matches(path[-1], known, n=1)
         return "a known key" + (f"; did you mean {close[0]!r}?" if close else f", one of: {', '.join(known)}")
-    return details["msg"].removeprefix("Input should be ")
+    return details["msg"].removeprefix("Input should be ").partition(", got ")[0]
 
 
 def known_keys(model: type[BaseModel], path: Sequence[str], tree: Any) -> list[str]:
     """Keys that the schema knows at `path`; where there are several kinds, those of the kind that `tree` names."""
+    found = _model_of(*_annotation_at(model, path, tree))
+    return list(found.model_fields) if found is not None else []
+
+
+def _annotation_at(model: type[BaseModel], path: Sequence[str], tree: Any) -> tuple[Any, Any]:
+    """What the schema says of the value at `path`, and that value."""
     annotation: Any = model
     node = tree
     for key in path:
         annotation = _annotation_of(annotation, key, node)
         node = node.get(key) if isinstance(node, Mapping) else None
-    found = _model_of(annotation, node)
-    return list(found.model_fields) if found is not None else []
+    return annotation, node
 
 
 def _annotation_of(annotation: Any, key: str, node: Any) -> Any:
@@ -132,8 +175,12 @@ def _model_of(annotation: Any, node: Any) -> type[BaseModel] | None:
     if len(options) == 1:
         return options[0]
     kind = node.get("kind") if isinstance(node, Mapping) else None
-    of_kind = [option for option in options if kind in get_args(option.model_fields["kind"].annotation)]
+    of_kind = [option for option in options if kind in _kinds(option)]
     return of_kind[0] if of_kind else None
+
+
+def _kinds(option: type[BaseModel]) -> tuple[Any, ...]:
+    return get_args(option.model_fields["kind"].annotation)
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

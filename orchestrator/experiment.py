@@ -1,6 +1,7 @@
 """One run of one arm with one seed: the one place that wires everything."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,20 +15,22 @@ from actors.messages import Response, SampleRequest
 from actors.rollout_worker import RolloutWorker
 from cluster.pool import Pool
 from cluster.session import Session
-from orchestrator.config import ExperimentConfig
+from orchestrator.config import ExperimentConfig, ExportConfig
 from orchestrator.config_errors import ConfigError
 from orchestrator.crew import Crew, crew
-from orchestrator.evaluation import Evaluation
+from orchestrator.evaluation import TRAIN, Evaluation
 from orchestrator.loop import TrainingLoop
 from orchestrator.model_files import ModelFiles
 from orchestrator.problem_set import ProblemSet
 from orchestrator.progress import Progress
 from orchestrator.recorder import Recorder
 from orchestrator.records import RunCard
-from orchestrator.run_folder import RunFolder
-from orchestrator.sampling import Generate, Sampler
+from orchestrator.rollout_log import RolloutLog
+from orchestrator.rollout_writer import RolloutWriter
+from orchestrator.run_folder import MODEL, ROLLOUTS, RunFolder
+from orchestrator.sampling import Sampler
 from orchestrator.self_test import SelfTest, SelfTestReport
-from orchestrator.tasks import ArithmeticTask
+from orchestrator.task_problems import TaskFiles, TaskProblems, task_problems
 from orchestrator.tracking import TrackedRun, Tracker, version_tags
 
 PROBE_TEXT_TOKENS = 1024
@@ -38,11 +41,13 @@ class RunSpec:
     """Which run.
 
     Example:
-        RunSpec(config=config, model=model, arm="decay", seed=0, folder=Path("runs/demo/decay/seed-0"))
+        RunSpec(config=config, model=model, task=TaskFiles.open(config, "demo.yaml"), arm="decay", seed=0,
+                folder=Path("runs/demo/decay/seed-0"))
     """
 
     config: ExperimentConfig
     model: ModelFiles
+    task: TaskFiles
     arm: str
     seed: int
     folder: Path
@@ -57,12 +62,7 @@ class Experiment:
         self._spec = spec
         self._session = session
         self._console = console
-        task = ArithmeticTask(digits=spec.config.task.digits, seed=spec.seed)
-        tokenizer = AutoTokenizer.from_pretrained(spec.model.path)
-        rollout = spec.config.rollout
-        longest = min(rollout.max_prompt_tokens, spec.model.context_length - rollout.max_response_tokens)
-        self._training = ProblemSet(task.problem, tokenizer, longest)
-        self._held_out = ProblemSet(task.validation, tokenizer, longest)
+        self._tokenizer = AutoTokenizer.from_pretrained(spec.model.path)
 
     def run(self, tracker: Tracker, parent: TrackedRun | None = None) -> None:
         """Train to the last step. Metrics reach the run's folder first, MLflow afterwards.
@@ -77,13 +77,14 @@ class Experiment:
         spec = self._spec
         title = f"{spec.arm} seed {spec.seed}"
         with (
+            self.problems() as problems,
             RunFolder.create(spec.folder, spec.config, spec.seed) as folder,
             Progress(self._console, title, spec.config.steps) as progress,
         ):
             tracked = self._track(tracker, parent)
             status = "FAILED"
             try:
-                self._train(folder, progress, tracked)
+                self._train(problems, folder, progress, tracked)
                 status = "FINISHED"
             except KeyboardInterrupt:
                 status = "KILLED"
@@ -91,12 +92,23 @@ class Experiment:
             finally:
                 tracked.end(status)
 
-    def _train(self, folder: RunFolder, progress: Progress, tracked: TrackedRun) -> None:
+    def problems(self) -> AbstractContextManager[TaskProblems]:
+        """The problems of the run, with the processes that score its responses.
+
+        Raises:
+            ConfigError: the template or the reward cannot be used.
+        """
+        spec = self._spec
+        rollout = spec.config.rollout
+        longest = min(rollout.max_prompt_tokens, spec.model.context_length - rollout.max_response_tokens)
+        return task_problems(spec.config, spec.task, self._tokenizer, spec.seed, longest)
+
+    def _train(self, problems: TaskProblems, folder: RunFolder, progress: Progress, tracked: TrackedRun) -> None:
         spec = self._spec
         progress.say("starting workers")
         with crew(spec.config, spec.model, self._session, spec.faults) as workers:
             self._check_faults(workers)
-            report = self.self_test(workers)
+            report = self.self_test(workers, problems.training)
             verdict = (
                 f"weights arrive: difference {report.perturbed:.2g} (floor {report.floor:.2g}), {report.syncs} syncs"
             )
@@ -104,8 +116,12 @@ class Experiment:
             folder.log.info("self-test passed: %s", report)
 
             recorder = Recorder(folder, tracked, progress, spec.config.stability)
-            self.loop(workers).run(0, spec.config.steps - 1, recorder.record)
+            with self._rollout_log(folder, progress, problems) as rollout_log:
+                loop = self.loop(workers, problems, rollout_log)
+                loop.run(0, spec.config.steps - 1, recorder.record)
             recorder.conclude()
+            if spec.config.export is not None:
+                self._export(spec.config.export, workers, tracked)
 
     def _check_faults(self, workers: Crew) -> None:
         names = workers.learners.first(Learner.tensor_names)
@@ -114,42 +130,59 @@ class Experiment:
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ConfigError("environment", "EVENKEEL_FAULTS", pattern, f"the name of a tensor of this model{hint}")
 
-    def self_test(self, workers: Crew) -> SelfTestReport:
-        """The weight-sync self-test on these workers.
+    def self_test(self, workers: Crew, training: ProblemSet) -> SelfTestReport:
+        """The weight-sync self-test on these workers, on prompts of the training problems.
 
         Raises:
             WeightSyncError: weights do not arrive as sent.
         """
         if self._spec.config.rollout.quantize is not None:
-            workers.learners.broadcast(
-                Learner.publish, 0
-            )  # the engines have loaded the weights as they are in the file
-        text = self._training.text(PROBE_TEXT_TOKENS)
+            # the engines have loaded the weights as they are in the file
+            workers.learners.broadcast(Learner.publish, 0)
+        text = training.text(PROBE_TEXT_TOKENS)
         return SelfTest(workers.rollouts, workers.learners, text, workers.engine_shape).run()
 
-    def loop(self, workers: Crew) -> TrainingLoop:
+    def loop(self, workers: Crew, problems: TaskProblems, rollout_log: RolloutLog | None = None) -> TrainingLoop:
         """The loop over these workers, at step 0."""
-        config = self._spec.config
+        config, seed = self._spec.config, self._spec.seed
 
         def sample(requests: Sequence[SampleRequest]) -> list[tuple[Response, ...]]:
             return generate(workers.rollouts, requests)
 
-        sampler = Sampler(
-            config.rollout, self._spec.seed, encode=self._training.encode, generate=sample, score=self._training.score
-        )
+        evaluation = None
+        if config.evaluation is not None:
+            last = config.steps - 1
+            evaluation = Evaluation(config.evaluation, last, seed, problems.evaluation, sample)
         return TrainingLoop(
-            sampler=sampler,
+            sampler=Sampler(config.rollout, seed, problems.training, sample),
             learners=workers.learners,
             scheduler=workers.scheduler,
-            evaluation=self._evaluation(sample),
+            evaluation=evaluation,
+            rollout_log=rollout_log,
             config=config.learner,
         )
 
-    def _evaluation(self, sample: Generate) -> Evaluation | None:
-        config = self._spec.config
-        if config.evaluation is None:
-            return None
-        return Evaluation(config.evaluation, config.steps - 1, self._spec.seed, self._held_out, sample)
+    @contextmanager
+    def _rollout_log(
+        self, folder: RunFolder, progress: Progress, problems: TaskProblems
+    ) -> Iterator[RolloutLog | None]:
+        config = self._spec.config.record_rollouts
+        if config is None:
+            yield None
+            return
+
+        def warn(text: str) -> None:
+            progress.say(f"warning: {text}")
+            folder.log.warning("%s", text)
+
+        with RolloutWriter(folder.path / ROLLOUTS, warn) as writer:
+            yield RolloutLog(config, writer, self._tokenizer, {TRAIN: problems.training, **problems.evaluation})
+
+    def _export(self, config: ExportConfig, workers: Crew, tracked: TrackedRun) -> None:
+        folder = (self._spec.folder / MODEL).resolve()
+        workers.learners.broadcast(Learner.export, str(folder), config.dtype)
+        if config.mlflow:
+            tracked.log_folder(folder)
 
     def _track(self, tracker: Tracker, parent: TrackedRun | None) -> TrackedRun:
         spec = self._spec

@@ -3,16 +3,18 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from actors.config import LearnerConfig
 from actors.learner import Learner
-from actors.messages import LearnerShard, StepDecision, UpdateReport
+from actors.messages import GradientReport, StepDecision, UpdateReport
 from actors.scheduler import Scheduler
 from cluster.pool import Pool
 from orchestrator.batching import shard_batch
 from orchestrator.clock import PhaseClock
 from orchestrator.evaluation import Evaluation
 from orchestrator.records import StepRecord
+from orchestrator.rollout_log import RolloutLog, in_order
 from orchestrator.sampling import SampledBatch, Sampler
 
 Record = Callable[[StepRecord], bool]  # False ends the run
@@ -25,19 +27,21 @@ class StaleWeights(RuntimeError):
 class TrainingLoop:
     """Drives the parts of one run; it knows their order and nothing else."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each part
         self,
         *,
         sampler: Sampler,
         learners: Pool[Learner],
         scheduler: Pool[Scheduler],
         evaluation: Evaluation | None,
+        rollout_log: RolloutLog | None,
         config: LearnerConfig,
     ) -> None:
         self._sampler = sampler
         self._learners = learners
         self._scheduler = scheduler
         self._evaluation = evaluation
+        self._rollout_log = rollout_log
         self._config = config
         self._version = 0
 
@@ -62,7 +66,7 @@ class TrainingLoop:
         reports = []
         if batch.kept:
             with clock.phase("gradients"):
-                reports = self._learners.scatter(Learner.compute_gradients, self._shards(step, batch))
+                reports = self._compute_gradients(step, batch)
         with clock.phase("decide"):
             order = self._scheduler.first(Scheduler.decide, step, reports, metrics, len(batch.kept))
         updates = []
@@ -74,22 +78,32 @@ class TrainingLoop:
                 self._publish()
         return _record(order, UpdateReport().merge(*updates), clock)
 
-    def _shards(self, step: int, batch: SampledBatch) -> list[LearnerShard]:
+    def _compute_gradients(self, step: int, batch: SampledBatch) -> list[GradientReport]:
         config = self._config
         groups = enumerate(batch.kept)
-        return shard_batch(
-            [sequence for place, group in groups for sequence in group.sequences(place, config.advantage)],
+        sequences = [sequence for place, group in groups for sequence in group.sequences(place, config.advantage)]
+        log = self._rollout_log if self._rollout_log and self._rollout_log.due(step) else None
+        shards = shard_batch(
+            sequences,
             len(self._learners),
             config.tokens_per_microbatch,
             halves=config.gradient_noise.due(step),
             whole_groups=config.advantage == "optimal_token_baseline",
         )
+        if log is not None:
+            shards = [replace(shard, keep_tokens=True) for shard in shards]
+        reports = self._learners.scatter(Learner.compute_gradients, shards)
+        if log is not None:
+            records = self._learners.broadcast(Learner.token_records)
+            log.training(step, batch.kept, in_order(sequences, shards, records))
+        return reports
 
     def _evaluate(self, step: int, clock: PhaseClock) -> dict[str, float]:
         if self._evaluation is None or not self._evaluation.due(step):
             return {}
         with clock.phase("evaluate"):
-            return self._evaluation.run(step)
+            keep = self._rollout_log.evaluated if self._rollout_log else None
+            return self._evaluation.run(step, keep)
 
     def _publish(self) -> None:
         self._version += 1

@@ -66,6 +66,10 @@ class MlflowStore:
         """A copy of a file."""
         self._client.log_artifact(run_id, str(path))
 
+    def log_folder(self, run_id: str, path: Path) -> None:
+        """A copy of a folder."""
+        self._client.log_artifacts(run_id, str(path), artifact_path=path.name)
+
     def end_run(self, run_id: str, status: str) -> None:
         """Close a run as FINISHED, FAILED or KILLED."""
         self._client.set_terminated(run_id, status=status)

@@ -1,4 +1,4 @@
-"""Where the record of a step goes: first to the run's folder, then to MLflow and the screen, then to judgement."""
+"""Where the record of a step goes: first to judgement, then to the run's folder, to MLflow and to the screen."""
 
 from orchestrator.progress import Progress
 from orchestrator.records import StepRecord

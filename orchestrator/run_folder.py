@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from orchestrator import yaml_files
 from orchestrator.config import ExperimentConfig
 
 CONFIG, METRICS, LOG, VERDICT = "config.yaml", "metrics.jsonl", "log.txt", "verdict.json"
+ROLLOUTS, MODEL = "rollouts", "model"  # folders that others fill
 
 
 def run_path(root: Path, name: str, arm: str, seed: int) -> Path:
@@ -56,9 +56,8 @@ class RunFolder:
         return folder
 
     def write_step(self, step: int, metrics: dict[str, float]) -> None:
-        """Append one step's line; a metric that is not finite is absent."""
-        finite = {key: value for key, value in metrics.items() if math.isfinite(value)}
-        self._metrics.write(json.dumps({"step": step, **finite}) + "\n")
+        """Append one step's line; ValueError when a metric is not finite: JSON knows no such numbers."""
+        self._metrics.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
         self._metrics.flush()
 
     def write_verdict(self, verdict: Mapping[str, Any]) -> None:
@@ -92,9 +91,3 @@ def move_aside(path: Path) -> Path | None:
         number += 1
     path.rename(aside)
     return aside
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """All steps of a run folder, in file order; a last line that was cut off by a crash is left out."""
-    lines = (path / METRICS).read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]

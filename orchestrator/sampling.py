@@ -11,40 +11,51 @@ from actors.config import AdvantageKind, RolloutConfig
 from actors.messages import IntArray, Response, SampleRequest, TrainSequence
 from orchestrator.advantages import group_advantages
 from orchestrator.clock import PhaseClock
+from orchestrator.grading import Grade
+from orchestrator.problem_set import ProblemSet, Prompt
 
 Generate = Callable[[Sequence[SampleRequest]], list[tuple[Response, ...]]]
-Score = Callable[[int, Sequence[Response]], list[float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """A prompt with all its responses and their rewards.
+    """A prompt with all its responses and what they earned.
 
     Example:
-        Group(prompt=17, prompt_ids=array([5, 14, 7], dtype=int32), responses=(first, second), rewards=(1.0, 0.0))
+        Group(prompt=17, prompt_ids=array([5, 14, 7], dtype=int32), responses=(first, second),
+              grades=(Grade(score=1.0, reward=1.0), Grade(score=0.0, reward=0.0)))
     """
 
     prompt: int  # its number in the task's stream
     prompt_ids: IntArray  # [P]
     responses: tuple[Response, ...]  # [G]
-    rewards: tuple[float, ...]  # [G]
+    grades: tuple[Grade, ...]  # [G]
+
+    @property
+    def rewards(self) -> list[float]:
+        """[G] what the responses are trained on."""
+        return [grade.reward for grade in self.grades]
 
     @property
     def flat(self) -> bool:
-        """All rewards equal: nothing to learn, every advantage is zero."""
-        return min(self.rewards) == max(self.rewards)
+        """All scores equal, as when all responses are right or all wrong, whatever their shaping adds."""
+        scores = [grade.score for grade in self.grades]
+        return min(scores) == max(scores)
 
     def sequences(self, place: int, advantage: AdvantageKind) -> list[TrainSequence]:
         """What the learners train on; `place` is the group's in the step's batch."""
         return [
             TrainSequence(
                 group=place,
+                sample=sample,
                 prompt_ids=self.prompt_ids,
                 response_ids=response.token_ids,
                 rollout_logprobs=response.logprobs,
                 advantage=float(value),
             )
-            for response, value in zip(self.responses, group_advantages(advantage, self.rewards), strict=True)
+            for sample, (response, value) in enumerate(
+                zip(self.responses, group_advantages(advantage, self.rewards), strict=True)
+            )
         ]
 
 
@@ -53,23 +64,26 @@ class SampledBatch:
     """Everything a step generated, and which groups of it are trained on.
 
     Example:
-        SampledBatch(kept=(group,), generated=(group, flat_group), rounds=2)
+        SampledBatch(kept=(group,), generated=(group, flat_group), rounds=2, prompts_dropped=0)
     """
 
     kept: tuple[Group, ...]
     generated: tuple[Group, ...]
     rounds: int
+    prompts_dropped: int  # too long
 
     def metrics(self) -> dict[str, float]:
         """Lengths over all that was generated (so that they exist when every group is flat), rewards, and shares."""
         responses = [response for group in self.generated for response in group.responses]
         lengths = np.array([len(response.token_ids) for response in responses])
-        rewards = np.array([reward for group in self.generated for reward in group.rewards])
+        grades = [grade for group in self.generated for grade in group.grades]
         flat = [group for group in self.generated if group.flat]
-        right = sum(group.rewards[0] > 0 for group in flat)
+        right = sum(group.grades[0].score > 0 for group in flat)
         kept_lengths = [len(response.token_ids) for group in self.kept for response in group.responses]
         measured = {
-            "reward/mean": rewards.mean(),
+            "reward/mean": np.mean([grade.reward for grade in grades]),
+            "reward/score_mean": np.mean([grade.score for grade in grades]),
+            "reward/errors": sum(grade.error is not None for grade in grades),
             "response/length_mean": lengths.mean(),
             "response/length_max": lengths.max(),
             "response/length_min": lengths.min(),
@@ -79,6 +93,7 @@ class SampledBatch:
             "sampling/groups_kept": len(self.kept),
             "sampling/flat_right": right / len(self.generated),
             "sampling/flat_wrong": (len(flat) - right) / len(self.generated),
+            "sampling/prompts_dropped": self.prompts_dropped,
             "sampling/tokens": lengths.sum(),
             "sampling/tokens_dropped": lengths.sum() - sum(kept_lengths),
         }
@@ -90,23 +105,19 @@ class SampledBatch:
 class Sampler:
     """Draws batches from an endless stream of prompts. Its whole state is `cursor`, the next unused prompt."""
 
-    def __init__(
-        self, config: RolloutConfig, seed: int, encode: Callable[[int], IntArray], generate: Generate, score: Score
-    ) -> None:
+    def __init__(self, config: RolloutConfig, seed: int, problems: ProblemSet, generate: Generate) -> None:
         """Define the sampler; nothing is sampled yet.
 
         Args:
             config: sizes of a batch and how flat groups are treated.
             seed: of the run.
-            encode: token ids of the prompt of a number.
+            problems: to train on.
             generate: responses to requests, one tuple per request.
-            score: rewards of responses to the prompt of a number.
         """
         self._config = config
         self._seed = seed
-        self._encode = encode
+        self._problems = problems
         self._generate = generate
-        self._score = score
         self.cursor = 0
 
     def next_batch(self, step: int, clock: PhaseClock) -> SampledBatch:
@@ -116,6 +127,7 @@ class Sampler:
         brings beyond the batch is dropped.
         """
         wanted = self._config.prompts_per_step
+        start = self.cursor
         generated: list[Group] = []
         kept: list[Group] = []
         rounds = 0
@@ -123,7 +135,10 @@ class Sampler:
             generated += self._round(step, self._round_size(wanted, len(kept), len(generated)), clock)
             kept = [group for group in generated if not (self._config.filter_flat_groups and group.flat)]
             rounds += 1
-        return SampledBatch(kept=tuple(kept[:wanted]), generated=tuple(generated), rounds=rounds)
+        passed_over = self.cursor - start - len(generated)
+        return SampledBatch(
+            kept=tuple(kept[:wanted]), generated=tuple(generated), rounds=rounds, prompts_dropped=passed_over
+        )
 
     def _round_size(self, wanted: int, kept: int, generated: int) -> int:
         """As many prompts as should fill the batch at the share kept so far, at most a whole batch of them."""
@@ -132,20 +147,23 @@ class Sampler:
         return min(wanted, math.ceil((wanted - kept) * generated / kept))
 
     def _round(self, step: int, size: int, clock: PhaseClock) -> list[Group]:
-        prompts = range(self.cursor, self.cursor + size)
-        self.cursor += size
         with clock.phase("rollout"):
-            encoded = [self._encode(prompt) for prompt in prompts]
+            prompts = [self._draw() for _ in range(size)]
             requests = [
-                SampleRequest(prompt_ids=ids, seeds=self._seeds(step, prompt))
-                for prompt, ids in zip(prompts, encoded, strict=True)
+                SampleRequest(prompt_ids=prompt.token_ids, seeds=self._seeds(step, prompt.number)) for prompt in prompts
             ]
-            responses = self._generate(requests)
+            answers = self._generate(requests)
         with clock.phase("score"):
-            return [
-                Group(prompt=prompt, prompt_ids=ids, responses=answers, rewards=tuple(self._score(prompt, answers)))
-                for prompt, ids, answers in zip(prompts, encoded, responses, strict=True)
-            ]
+            grades = self._problems.grade([prompt.number for prompt in prompts], answers)
+        return [
+            Group(prompt=prompt.number, prompt_ids=prompt.token_ids, responses=responses, grades=of_prompt)
+            for prompt, responses, of_prompt in zip(prompts, answers, grades, strict=True)
+        ]
+
+    def _draw(self) -> Prompt:
+        prompt = self._problems.draw(self.cursor)
+        self.cursor = prompt.number + 1
+        return prompt
 
     def _seeds(self, step: int, prompt: int) -> tuple[int, ...]:
         return tuple(response_seed(self._seed, step, prompt, sample) for sample in range(self._config.group_size))

@@ -1,23 +1,12 @@
-"""Tasks: endless, seeded, randomly accessible streams of problems with a checkable answer."""
+"""Problems that are made up: endless, seeded, randomly accessible streams with a checkable answer."""
 
 import random
-from dataclasses import dataclass
 from hashlib import blake2b
+
+from orchestrator.problems.problem import Problem
 
 HELD_OUT_ONE_IN = 8
 MIN_DIGITS = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """One question and the answer that earns the reward.
-
-    Example:
-        Problem(prompt="347+285=", answer="632")
-    """
-
-    prompt: str
-    answer: str
 
 
 class ArithmeticTask:

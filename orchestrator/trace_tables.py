@@ -1,22 +1,24 @@
 """Tables of metrics as a file holds them, JSON lines, CSV or Parquet: the asked-for columns, their cells unchecked."""
 
-import codecs
 import csv
 import io
-import re
+import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pydantic_core import from_json
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.config_errors import MISSING, ConfigError
+from orchestrator.json_lines import json_objects
 from orchestrator.run_folder import METRICS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 STEP = "step"  # the column that every trace has
 NO_NUMBER = {"", "nan", "null", "none", "na", "n/a", "<na>"}  # what a CSV cell may say instead of one, lower-case
 SAFE_DIGITS = 18  # as many make no integer that exceeds 64 bits
+SOURCES = "a .jsonl, .csv or .parquet file, a run folder or an MLflow run id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,12 @@ class TraceTable:
 def names_a_file(source: str) -> bool:
     """Whether `source` is meant as a file or folder: it exists, or looks like a path."""
     path = Path(source)
-    return path.exists() or path.suffix != "" or path.name != source
+    return os.path.exists(source) or path.suffix != "" or path.name != source  # Path.exists raises on a very long name
+
+
+def file_of(source: str) -> Path:
+    """The file that is read when `source` names a file or folder: of a run folder, its metrics."""
+    return Path(source) / METRICS if os.path.isdir(source) else Path(source)
 
 
 def read_table(source: str, wanted: Collection[str]) -> TraceTable:
@@ -54,11 +61,11 @@ def read_table(source: str, wanted: Collection[str]) -> TraceTable:
     Raises:
         ConfigError: the file cannot be read or is malformed; with the line where that is known.
     """
-    path = Path(source) / METRICS if Path(source).is_dir() else Path(source)
+    path = file_of(source)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise ConfigError(source, "", MISSING, "a .jsonl, .csv or .parquet file, a run folder or an MLflow run id")
-    if not path.is_file():
+        raise ConfigError(source, "", MISSING, SOURCES)
+    if not os.path.isfile(path):
         raise ConfigError(str(path), "", MISSING, "a readable file (it is not there)")
     try:
         return reader(path, wanted)
@@ -70,7 +77,7 @@ def _json_table(path: Path, wanted: Collection[str]) -> TraceTable:
     keys: set[str] = set()
     lines: list[int] = []
     columns: dict[str, list[Any]] = {name: [] for name in wanted}
-    for number, row in _json_rows(path):
+    for number, row in json_objects(io.BytesIO(path.read_bytes()), str(path)):
         if not keys.issuperset(row):
             keys.update(row)
         lines.append(number)
@@ -78,23 +85,6 @@ def _json_table(path: Path, wanted: Collection[str]) -> TraceTable:
             cells.append(row.get(name))
     present = {name: cells for name, cells in columns.items() if name in keys}
     return TraceTable(source=str(path), keys=sorted(keys), cells=present, unit="line", numbers=lines)
-
-
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, object); lines of nothing but white space are passed over."""
-    for number, line in enumerate(io.BytesIO(path.read_bytes().removeprefix(codecs.BOM_UTF8)), start=1):
-        try:
-            row = from_json(line)  # several times as fast as json, which would take longer than all the rest
-        except ValueError as error:
-            if line.isspace():
-                continue
-            why = re.sub(r" at line \d+ column \d+$", "", str(error))
-            cut = "" if line.endswith(b"\n") else "; the file ends within this line"
-            text = line.decode(errors="replace").strip()
-            raise ConfigError(str(path), f"line {number}", text, f"a JSON object ({why}{cut})") from None
-        if not isinstance(row, dict):
-            raise ConfigError(str(path), f"line {number}", row, "a JSON object")
-        yield number, row
 
 
 def _csv_table(path: Path, wanted: Collection[str]) -> TraceTable:
@@ -156,12 +146,24 @@ def _parquet_table(path: Path, wanted: Collection[str]) -> TraceTable:
         keys = file.schema_arrow.names
         names = _present(path, keys, wanted)
         table = file.read(columns=names)
-        cells = {name: table.column(name).to_pylist() for name in names}
+        cells = {name: _parquet_cells(table.column(name)) for name in names}
     except ConfigError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ConfigError(str(path), "", MISSING, f"an intact Parquet file ({' '.join(str(error).split())})") from None
     return TraceTable(source=str(path), keys=keys, cells=cells, unit="row", numbers=range(table.num_rows))
+
+
+def _parquet_cells(column: "pa.ChunkedArray") -> list[Any]:
+    """The cells; in a column of neither numbers nor text the name of its type, as not all dates have a Python value."""
+    import pyarrow.types as kinds  # noqa: PLC0415
+
+    kind = column.type.value_type if kinds.is_dictionary(column.type) else column.type
+    numbers = kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_decimal(kind)
+    texts = kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)
+    if numbers or texts or kinds.is_boolean(kind) or kinds.is_null(kind):
+        return column.to_pylist()  # type: ignore[no-any-return]  # pyarrow has no types
+    return [str(kind) if there else None for there in column.is_valid().to_pylist()]
 
 
 def _present(path: Path, keys: Sequence[str], wanted: Collection[str]) -> list[str]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from orchestrator.config_errors import MISSING, ConfigError
 from orchestrator.mlflow_histories import read_history, tracking_uri
-from orchestrator.trace_tables import STEP, TraceTable, names_a_file, read_table
+from orchestrator.trace_tables import SOURCES, STEP, TraceTable, names_a_file, read_table
 
 LARGEST_STEP = 2**63 - 1
 
@@ -92,6 +92,8 @@ def read_trace(source: str, signals: Sequence[str], renames: Renames, uri: str |
         ConfigError: with line or row: a malformed one, a step that is missing, no whole number or not after the one
             before, a signal that is no number; or no rows, no such column, no finite number in all of a signal.
     """
+    if not source:
+        raise ConfigError("TRACE", "", source, SOURCES)
     wanted = {renames.recorded(name) for name in (STEP, *signals)} | renames.names()
     if names_a_file(source):
         table = read_table(source, wanted)
@@ -146,7 +148,7 @@ def _steps(table: TraceTable, cells: Sequence[Any], name: str) -> NDArray[np.int
 
 def _whole(cell: Any) -> int | None:
     """The step number in a cell; None when it holds none. 7.0 is one: tables with gaps turn integers into floats."""
-    if isinstance(cell, float | Decimal) and cell == cell // 1:
+    if isinstance(cell, float | Decimal) and 0 <= cell <= LARGEST_STEP and cell == int(cell):
         cell = int(cell)
     return cell if type(cell) is int and 0 <= cell <= LARGEST_STEP else None
 

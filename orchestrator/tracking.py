@@ -99,6 +99,10 @@ class TrackedRun:
         """Keep a copy of a file with the run."""
         self._tracker.submit(lambda store: store.log_artifact(self.run_id, path))
 
+    def log_folder(self, path: Path) -> None:
+        """Keep a copy of a folder with the run, under its own name."""
+        self._tracker.submit(lambda store: store.log_folder(self.run_id, path))
+
     def end(self, status: str) -> None:
         """Send what is left and end the run as FINISHED, FAILED or KILLED."""
         self._flush()

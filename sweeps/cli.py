@@ -34,12 +34,25 @@ def compare(file: FileArgument, overrides: SetOption = None, runs: RunsOption = 
         raise ConfigError(file, "arms", MISSING, "at least one arm to compare; this file has none")
     models = {arm: find_model(config, file) for arm, config in arms.items()}
     from cluster.session import session
+    from orchestrator.experiment import RunSpec
+    from orchestrator.task_problems import TaskFiles
     from sweeps.compare import Comparison
 
-    first = next(iter(arms.values()))
     faults = faults_from_environment()
-    with tracking(first, runs) as tracker, session(first.cluster) as ray_session:
-        Comparison(arms, models, faults, runs, console).run(tracker, ray_session)
+    specs = [
+        RunSpec(
+            config=config,
+            model=models[arm],
+            task=TaskFiles.open(config, file),
+            arm=arm,
+            seed=config.seeds[0],
+            folder=runs,
+            faults=faults,
+        )
+        for arm, config in arms.items()
+    ]
+    with tracking(specs[0].config, runs) as tracker, session(specs[0].config.cluster) as ray_session:
+        Comparison(specs, runs, console).run(tracker, ray_session)
 
 
 @app.command(epilog="Example: evenkeel demo")
@@ -59,16 +72,17 @@ def report(
     runs: RunsOption = RUNS,
 ) -> None:
     """Tables and figure of recorded runs; with detectors, how early each would have warned of a collapse."""
-    if out is not None and out.suffix != ".png":
-        raise ConfigError("--out", "", str(out), "a file name that ends in .png")
-    from sweeps.detectors import Detectors
-    from sweeps.report import FIGURE, find_folder, print_tables, read_runs, write_csv, write_figure
+    from sweeps.detectors import Detectors, check_signals
+    from sweeps.report import FIGURE, check_files, find_folder, print_tables, read_runs, write_csv, write_figure
 
     path = find_folder(folder, runs)
+    figure = out or path / FIGURE
+    check_files(figure, csv, path, detectors)
     named = Detectors.read(detectors) if detectors else Detectors(policies={}, stability=None)
     recorded = read_runs(path, named.stability)
+    check_signals(named.policies, recorded, str(detectors))
     print_tables(recorded, named.policies, console)
-    write_figure(recorded, out or path / FIGURE, path.resolve().name, console)
+    write_figure(recorded, figure, path.resolve().name, console)
     if csv is not None:
         write_csv(recorded, csv)
 
@@ -90,10 +104,10 @@ def replay(  # noqa: PLR0913, PLR0917 - one for each option
     from orchestrator.traces import Renames, read_trace
     from sweeps.replay import read_policy, signals_of
     from sweeps.replay import replay as replay_policy
-    from sweeps.replay_output import check_targets, publish
+    from sweeps.replay_output import check_files, publish
 
+    check_files(out, plot, trace, policy)
     renames, config = Renames.parse(maps or []), read_policy(policy)
-    check_targets(out, plot, trace)
     recorded = read_trace(trace, signals_of(config), renames, tracking_uri, runs)
     replayed = replay_policy(config, recorded, policy, watch=plot is not None)
     publish(replayed, out, plot, console if sys.stdout.isatty() else None)

@@ -1,15 +1,13 @@
 """A comparison: every arm with every seed, one after the other, then the table and the figure."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from actors.faults import Faults
 from cluster.session import Session
-from orchestrator.config import ExperimentConfig
 from orchestrator.experiment import Experiment, RunSpec
-from orchestrator.model_files import ModelFiles
 from orchestrator.records import RunCard
 from orchestrator.run_folder import run_path
 from orchestrator.tracking import TrackedRun, Tracker, version_tags
@@ -20,32 +18,21 @@ from sweeps.report import FIGURE, print_tables, write_figure
 class Comparison:
     """All arms x seeds of one experiment.
 
-    Comparison(arms, models, Faults(), Path("runs"), console).run(tracker, session)
+    Comparison(specs, Path("runs"), console).run(tracker, session)
     """
 
-    def __init__(
-        self,
-        arms: Mapping[str, ExperimentConfig],
-        models: Mapping[str, ModelFiles],
-        faults: Faults,
-        runs: Path,
-        console: Console,
-    ) -> None:
+    def __init__(self, arms: Sequence[RunSpec], runs: Path, console: Console) -> None:
         """Define the comparison; nothing runs yet.
 
         Args:
-            arms: resolved config of each arm; name and seeds are the same in all.
-            models: where each arm's model is.
-            faults: what goes wrong by request.
+            arms: a run of each arm; the others differ from it in seed and folder. All have the same name and seeds.
             runs: folder that holds all runs.
             console: for progress and the table.
         """
         self._arms = arms
-        self._models = models
-        self._faults = faults
         self._runs = runs
         self._console = console
-        self._config = next(iter(arms.values()))
+        self._config = arms[0].config
 
     def run(self, tracker: Tracker, session: Session) -> None:
         """Run everything. An interruption or a failure still leaves the table and figure of what was recorded."""
@@ -70,15 +57,8 @@ class Comparison:
     def _specs(self) -> list[RunSpec]:
         return [self._spec(arm, seed) for seed in self._config.seeds for arm in self._arms]
 
-    def _spec(self, arm: str, seed: int) -> RunSpec:
-        return RunSpec(
-            config=self._arms[arm],
-            model=self._models[arm],
-            arm=arm,
-            seed=seed,
-            folder=run_path(self._runs, self._config.name, arm, seed),
-            faults=self._faults,
-        )
+    def _spec(self, arm: RunSpec, seed: int) -> RunSpec:
+        return replace(arm, seed=seed, folder=run_path(self._runs, self._config.name, arm.arm, seed))
 
     def _conclude(self, started: list[RunSpec], parent: TrackedRun) -> None:
         curves = [Curves.read(spec.folder, spec.arm, spec.seed) for spec in started]
@@ -91,11 +71,15 @@ class Comparison:
         parent.log_artifact(figure)
 
     def _track(self, tracker: Tracker) -> TrackedRun:
-        schedulers = {arm: config.model_dump(mode="json", include={"scheduler"}) for arm, config in self._arms.items()}
+        schedulers = {arm.arm: arm.config.model_dump(mode="json", include={"scheduler"}) for arm in self._arms}
         card = RunCard(
             experiment=self._config.tracking.experiment or self._config.name,
             name=f"{self._config.name} comparison",
-            tags={"arms": ", ".join(self._arms), "seeds": ", ".join(map(str, self._config.seeds)), **version_tags()},
+            tags={
+                "arms": ", ".join(arm.arm for arm in self._arms),
+                "seeds": ", ".join(map(str, self._config.seeds)),
+                **version_tags(),
+            },
             params=schedulers,
         )
         return TrackedRun(tracker, card)

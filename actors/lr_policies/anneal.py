@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from actors.lr_policies.base import PolicyConfig
+from actors.misfit import Misfit
 
 
 class AnnealConfig(PolicyConfig):
@@ -23,13 +24,14 @@ class AnnealConfig(PolicyConfig):
         """The step at which the lr has fallen all the way: the config's own, or else the argument.
 
         Raises:
-            ValueError: neither is given, or the warm-up would leave no step to fall in.
+            ValueError: neither is given.
+            Misfit: the warm-up would leave no step to fall in.
         """
         total = total_steps if self.total_steps is None else self.total_steps
         if total is None:
             raise ValueError("total_steps is missing: the policy sets none and the experiment gives no steps")
-        if total <= self.warmup_steps:
-            raise ValueError(f"total_steps {total} must be greater than warmup_steps {self.warmup_steps}")
+        if self.warmup_steps >= total:
+            raise Misfit("warmup_steps", self.warmup_steps, f"less than total_steps, which is {total}")
         return total
 
     def progress(self, step: int, total_steps: int) -> float:

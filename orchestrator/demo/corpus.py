@@ -3,8 +3,9 @@
 import random
 from dataclasses import dataclass
 
+from orchestrator.problems.problem import Problem
 from orchestrator.rewards import ANSWER_MARK
-from orchestrator.tasks import ArithmeticTask, Problem
+from orchestrator.tasks import ArithmeticTask
 
 COLUMN_END = ";"
 CHARACTERS = "0123456789+=" + COLUMN_END + ANSWER_MARK
@@ -57,7 +58,7 @@ def step_response(problem: Problem, rng: random.Random, *, slip: bool) -> str:
 
     A slip writes one column's sum off by one and reasons on from it, so that the final answer is wrong.
     """
-    left, right = problem.prompt.removesuffix("=").split("+")
+    left, right = problem.text.removesuffix("=").split("+")
     slip_column = rng.randrange(len(left)) if slip else None
     columns, carry, answer = [], 0, ""
     for column, (a, b) in enumerate(zip(reversed(left), reversed(right), strict=True)):

@@ -49,8 +49,8 @@ def report(
     rollout = -np.linspace(0.5, 1.5, tokens)
     untouched = CorrectionSums(
         tokens=tokens,
-        tokens_weighted=tokens,
         tokens_kept=tokens,
+        tokens_counted=tokens,
         sequences=1,
         sequences_kept=1,
         weight=float(tokens),

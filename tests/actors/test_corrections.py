@@ -129,14 +129,15 @@ def test_a_weight_of_zero_keeps_the_sequence_and_a_mask_of_sequences_drops_it() 
     assert silenced.dropped.tolist() == [False, False]
     assert dropped.dropped.tolist() == [True, False]
     kept, gone = sums_of(TokenMask(), far), sums_of(SequenceMask(), far)
-    assert (kept.tokens_kept, kept.tokens_weighted, kept.sequences_kept) == (3, 1, 2)
-    assert (gone.tokens_kept, gone.tokens_weighted, gone.sequences_kept) == (1, 1, 1)
+    assert (kept.tokens_counted, kept.tokens_kept, kept.sequences_kept) == (3, 1, 2)
+    assert (gone.tokens_counted, gone.tokens_kept, gone.sequences_kept) == (1, 1, 1)
 
 
 def test_the_bounds_of_an_interval_belong_to_it() -> None:
     assert weigh(TokenMask(lo=1.0, hi=2.0), [[0.0, -1e-9]]).weights.tolist() == [1.0, 0.0]
     assert weigh(SequenceMask(lo=0.0, hi=1.0), [[0.0], [1e-9]]).dropped.tolist() == [False, True]
     assert weigh(GeometricMask(lo=0.5, hi=1.0), [[0.0], [1e-9]]).dropped.tolist() == [False, True]
+    assert weigh(TokenMask(lo=1.0, hi=1.0), [[-1e-9, 0.0, 1e-9]]).weights.tolist() == [0.0, 1.0, 0.0]
 
 
 @pytest.mark.parametrize("correction", KINDS, ids=repr)
@@ -153,9 +154,9 @@ def test_empty_sequences_have_no_weights_and_move_nobody_else_s(correction: Corr
 @pytest.mark.parametrize(
     ("block", "said"),
     [
-        ({"kind": "token_mask", "lo": 5.0, "hi": 0.5}, "lo below hi, got lo 5 and hi 0.5"),
-        ({"kind": "sequence_mask", "lo": 2.0}, "lo below hi, got lo 2 and hi 2"),
-        ({"kind": "geometric_mask", "hi": 0.9}, "lo below hi, got lo 0.999 and hi 0.9"),
+        ({"kind": "token_mask", "lo": 5.0, "hi": 0.5}, "lo at most hi, which is 0.5"),
+        ({"kind": "sequence_mask", "lo": 2.5}, "lo at most hi, which is 2"),
+        ({"kind": "geometric_mask", "hi": 0.9}, "lo at most hi, which is 0.9"),
         ({"kind": "token_mask", "lo": -0.5}, r"lo[\s\S]*greater than or equal to 0.*input_value=-0.5"),
         ({"kind": "sequence_mask", "hi": -1.0}, r"hi[\s\S]*greater than or equal to 0.*input_value=-1.0"),
         ({"kind": "geometric_mask", "hi": math.inf}, r"hi[\s\S]*finite.*input_value=inf"),
@@ -186,7 +187,7 @@ def test_the_sums_of_any_split_are_those_of_the_whole(
     parts = [[one for one, owner in zip(diffs, owners, strict=True) if owner == part] for part in range(num_parts)]
     merged = CorrectionSums().merge(*(sums_of(correction, part) for part in parts))
     whole = sums_of(correction, diffs)
-    exact = ("tokens", "tokens_weighted", "tokens_kept", "sequences", "sequences_kept", "weight_max")
+    exact = ("tokens", "tokens_kept", "tokens_counted", "sequences", "sequences_kept", "weight_max")
     assert [getattr(merged, name) for name in exact] == [getattr(whole, name) for name in exact]
     assert merged.weight == pytest.approx(whole.weight, rel=1e-12)
     assert merged.weight_squared == pytest.approx(whole.weight_squared, rel=1e-12)
@@ -226,7 +227,7 @@ def test_the_metrics_of_dropped_sequences_are_by_hand() -> None:
 def test_nothing_has_no_metrics_and_all_dropped_no_effective_sample_size() -> None:
     assert CorrectionSums().metrics() == sums_of(TokenTis(), [[], []]).metrics() == {}
     everything = sums_of(SequenceMask(), [[9.0], [8.0, 1.0]])
-    assert everything.tokens_kept == everything.sequences_kept == 0
+    assert everything.tokens_kept == everything.tokens_counted == everything.sequences_kept == 0
     assert everything.metrics() == {"tokens_kept": 0, "sequences_kept": 0, "weight_mean": 0, "weight_max": 0}
 
 

@@ -3,6 +3,8 @@
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -15,6 +17,7 @@ from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 from actors.config import AdvantageKind, LearnerConfig
 from actors.gradient_noise import HalfSums
 from actors.gradient_pass import GradientPass
+from actors.logprob_pairs import NonFiniteLogprob
 from actors.lr_policies import ConstantConfig
 from actors.messages import GradientReport, LearnerShard, StepDecision, TrainSequence
 from actors.policy_model import PolicyModel
@@ -161,7 +164,7 @@ def test_the_batch_of_the_test_above_has_something_for_every_correction() -> Non
         config = learner_config("token_mean", "grpo", kind)
         _, reports = run(config, torch.float64, shard_batch(batch("grpo"), 1, 4096))
         sums = GradientReport().merge(*reports).correction
-        assert 0 < sums.tokens_weighted <= sums.tokens == sum(len(row[1]) for row in raw_batch())
+        assert 0 < sums.tokens_kept <= sums.tokens == sum(len(row[1]) for row in raw_batch())
         assert sums.weight != pytest.approx(sums.tokens)
         dropping = kind in ("sequence_mask", "geometric_mask")
         assert (0 < sums.sequences_kept < 15) if dropping else sums.sequences_kept == 15
@@ -254,3 +257,57 @@ def test_the_mismatch_is_over_all_tokens_whatever_the_correction_drops() -> None
     assert plain[0].mismatch == masked[0].mismatch
     assert isinstance(plain[0].mismatch, MismatchSums)
     assert plain[0].mismatch.tokens == sum(len(row[1]) for row in raw_batch())
+
+
+@pytest.mark.parametrize("advantage", ["grpo", "optimal_token_baseline"])
+def test_what_a_shard_asks_to_keep_is_there_in_its_own_order(advantage: AdvantageKind) -> None:
+    config = learner_config("token_mean", advantage, "none")
+    model = PolicyModel(tiny_model(torch.float64), TEMPERATURE, chunk_bytes=4 * VOCABULARY * 7)
+    gradient_pass = GradientPass(model, config, MAX_RESPONSE_TOKENS, world_size=1)
+    (shard,) = shard_batch(batch(advantage), 1, 40, halves=True, whole_groups=True)
+    shard = replace(shard, keep_tokens=True)
+    report = gradient_pass.run(shard)
+    assert [len(records) for records in gradient_pass.tokens] == [len(sequences) for sequences in shard.microbatches]
+    pairs = [pair for two in zip(shard.microbatches, gradient_pass.tokens, strict=True) for pair in zip(*two, strict=True)]
+    kept = MismatchSums.from_logprobs(
+        np.concatenate([record.train_logprobs for _, record in pairs]),
+        np.concatenate([sequence.rollout_logprobs for sequence, _ in pairs]),
+        [len(sequence.response_ids) for sequence, _ in pairs],
+    )
+    assert kept.metrics() == pytest.approx(report.mismatch.metrics(), rel=1e-9)
+    for sequence, record in pairs:
+        assert len(record.advantages) == len(sequence.response_ids)
+        if advantage == "grpo":
+            assert set(record.advantages) <= {sequence.advantage}
+    gradient_pass.run(replace(shard, keep_tokens=False))
+    assert gradient_pass.tokens == []
+
+
+@pytest.mark.parametrize("column", ["train", "rollout"])
+def test_a_log_prob_that_is_no_number_is_told_with_prompt_and_response(column: str) -> None:
+    sequences = [replace(sequence, sample=i % 3) for i, sequence in enumerate(batch("grpo"))]
+    model = PolicyModel(deepcopy(tiny_model(torch.float32)), TEMPERATURE, chunk_bytes=4 * VOCABULARY * 7)
+    if column == "train":
+        sequences = sequences[7:8]
+        with torch.no_grad():
+            next(model.parameters()).fill_(torch.nan)
+    else:
+        sequences[7] = replace(sequences[7], rollout_logprobs=np.full_like(sequences[7].rollout_logprobs, np.nan))
+    name = f"response 1 to prompt {sequences[7 % len(sequences)].group} of the step"
+    gradient_pass = GradientPass(model, learner_config("token_mean", "grpo", "none"), MAX_RESPONSE_TOKENS, 1)
+    (shard,) = shard_batch(sequences, 1, 40)
+    with pytest.raises(NonFiniteLogprob, match=f"^{column} log-prob of {name}, token 0 is nan$"):
+        gradient_pass.run(shard)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_in_float16_the_loss_is_scaled_and_the_gradient_is_not(loss: str) -> None:
+    """The scale is a power of two, so in float32 it changes no bit; what it does for float16 sums is beside this."""
+    config = learner_config(loss, "grpo", "token_tis")
+    half = config.model_copy(update={"dtype": "float16"})
+    shards = shard_batch(batch("grpo"), 1, 40, halves=True)
+    many = [replace(shard, num_tokens=3_000_000, num_sequences=1_000) for shard in shards]
+    plain, reports = run(config, torch.float32, many)
+    scaled, scaled_reports = run(half, torch.float32, many)
+    assert torch.equal(plain, scaled)
+    assert reports == scaled_reports

@@ -13,8 +13,8 @@ from actors.gradient_noise import HalfSums
 PARTS = (
     CorrectionSums(
         tokens=5,
-        tokens_weighted=3,
-        tokens_kept=4,
+        tokens_kept=3,
+        tokens_counted=4,
         sequences=2,
         sequences_kept=1,
         weight=3.5,
@@ -23,8 +23,8 @@ PARTS = (
     ),
     CorrectionSums(
         tokens=7,
-        tokens_weighted=5,
         tokens_kept=5,
+        tokens_counted=5,
         sequences=2,
         sequences_kept=1,
         weight=5.5,
@@ -66,7 +66,7 @@ def test_a_gradient_is_clipped_by_the_norm_it_has_without_the_dropped_sequences(
 
 
 def test_a_silenced_token_is_no_dropped_one() -> None:
-    silenced = CorrectionSums(tokens=2, tokens_weighted=0, tokens_kept=2, sequences=1, sequences_kept=1)
+    silenced = CorrectionSums(tokens=2, tokens_kept=0, tokens_counted=2, sequences=1, sequences_kept=1)
     order = decide(constant(grad_clip=100.0), [report(4.0, correction=silenced)])
     assert order.update
     assert (order.grad_scale, order.metrics["gradient/norm"]) == (1.0, 2.0)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -21,8 +22,15 @@ from orchestrator.crew import Crew, crew
 from orchestrator.experiment import Experiment, RunSpec
 from orchestrator.model_files import find_model
 from orchestrator.self_test import WeightSyncError
+from orchestrator.task_problems import TaskFiles, TaskProblems
 
 pytestmark = pytest.mark.slow
+
+
+class Started(NamedTuple):
+    experiment: Experiment
+    problems: TaskProblems
+    workers: Crew
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +40,19 @@ def ray_session() -> Iterator[Session]:
 
 
 @contextmanager
-def started(folder: Path, ray_session: Session, *overrides: str) -> Iterator[tuple[Experiment, Crew]]:
+def started(folder: Path, ray_session: Session, *overrides: str) -> Iterator[Started]:
     (folder / "tiny.yaml").write_text(TINY)
     config = ExperimentFile.read(folder / "tiny.yaml", overrides).resolve("baseline")
     model = find_model(config, "tiny.yaml")
-    spec = RunSpec(config=config, model=model, arm="baseline", seed=0, folder=folder / "run")
-    with crew(config, model, ray_session, Faults()) as workers:
-        yield Experiment(spec, ray_session, Console()), workers
+    task = TaskFiles.open(config, "tiny.yaml")
+    spec = RunSpec(config=config, model=model, task=task, arm="baseline", seed=0, folder=folder / "run")
+    experiment = Experiment(spec, ray_session, Console())
+    with experiment.problems() as problems, crew(config, model, ray_session, Faults()) as workers:
+        yield Started(experiment, problems, workers)
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory: pytest.TempPathFactory, ray_session: Session) -> Iterator[tuple[Experiment, Crew]]:
+def two_ranks(tmp_path_factory: pytest.TempPathFactory, ray_session: Session) -> Iterator[Started]:
     folder = tmp_path_factory.mktemp("two-ranks")
     with started(folder, ray_session, "rollout.workers=2", "learner.workers=2") as running:
         yield running
@@ -62,12 +72,12 @@ def inject(workers: Crew, text: str) -> None:
     ray.get([handle.__ray_call__.remote(on_rollout_worker) for handle in workers.rollouts.handles])
 
 
-def failure(experiment: Experiment, workers: Crew, fault: str) -> WeightSyncError:
+def failure(experiment: Experiment, problems: TaskProblems, workers: Crew, fault: str) -> WeightSyncError:
     """What the self-test says of a fault; the workers are whole again afterwards."""
     inject(workers, fault)
     try:
         with pytest.raises(WeightSyncError) as raised:
-            experiment.self_test(workers)
+            experiment.self_test(workers, problems.training)
     finally:
         inject(workers, "")
         workers.learners.broadcast(Learner.restore)
@@ -75,37 +85,37 @@ def failure(experiment: Experiment, workers: Crew, fault: str) -> WeightSyncErro
     return raised.value
 
 
-def test_the_self_test_passes_on_whole_workers_and_costs_two_syncs(two_ranks: tuple[Experiment, Crew]) -> None:
-    report = two_ranks[0].self_test(two_ranks[1])
+def test_the_self_test_passes_on_whole_workers_and_costs_two_syncs(two_ranks: Started) -> None:
+    report = two_ranks.experiment.self_test(two_ranks.workers, two_ranks.problems.training)
     assert report.syncs == 2
     assert report.perturbed < report.limit
 
 
-def test_a_dropped_tied_output_head_is_named(two_ranks: tuple[Experiment, Crew]) -> None:
+def test_a_dropped_tied_output_head_is_named(two_ranks: Started) -> None:
     assert failure(*two_ranks, "drop tensor lm_head.weight").part == "output head"
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-def test_a_dropped_decoder_layer_is_named(two_ranks: tuple[Experiment, Crew], layer: int) -> None:
+def test_a_dropped_decoder_layer_is_named(two_ranks: Started, layer: int) -> None:
     assert failure(*two_ranks, f"drop tensor model.layers.{layer}.*").part == f"layer {layer}"
 
 
 @pytest.mark.parametrize("tensor", ["mlp.down_proj.weight", "self_attn.k_norm.weight", "input_layernorm.weight"])
-def test_a_single_dropped_tensor_is_named(two_ranks: tuple[Experiment, Crew], tensor: str) -> None:
+def test_a_single_dropped_tensor_is_named(two_ranks: Started, tensor: str) -> None:
     found = failure(*two_ranks, f"drop tensor model.layers.1.{tensor}")
     assert found.part == "layer 1"
     assert tensor in found.detail
 
 
-def test_a_dropped_final_norm_is_named(two_ranks: tuple[Experiment, Crew]) -> None:
+def test_a_dropped_final_norm_is_named(two_ranks: Started) -> None:
     assert failure(*two_ranks, "drop tensor model.norm.weight").part == "final norm"
 
 
-def test_a_kept_prefix_cache_is_named(two_ranks: tuple[Experiment, Crew]) -> None:
+def test_a_kept_prefix_cache_is_named(two_ranks: Started) -> None:
     assert failure(*two_ranks, "keep prefix cache").part == "the prefix cache"
 
 
-def test_everything_listens_on_loopback_only(two_ranks: tuple[Experiment, Crew]) -> None:
+def test_everything_listens_on_loopback_only(two_ranks: Started) -> None:
     processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
     names = {process.name().partition(".")[0] for process in processes}
     assert {"raylet", "gcs_server", "ray::RolloutWorker", "ray::Learner", "ray::Scheduler"} <= names
@@ -119,11 +129,14 @@ def test_everything_listens_on_loopback_only(two_ranks: tuple[Experiment, Crew])
 
 
 def test_one_and_two_learner_ranks_measure_the_same(
-    two_ranks: tuple[Experiment, Crew], tmp_path: Path, ray_session: Session
+    two_ranks: Started, tmp_path: Path, ray_session: Session
 ) -> None:
-    of_two = two_ranks[0].loop(two_ranks[1]).step(0, PhaseClock()).metrics
-    with started(tmp_path, ray_session, "rollout.workers=2") as (experiment, workers):
-        of_one = experiment.loop(workers).step(0, PhaseClock()).metrics
+    def first_step(running: Started) -> dict[str, float]:
+        return running.experiment.loop(running.workers, running.problems).step(0, PhaseClock()).metrics
+
+    of_two = first_step(two_ranks)
+    with started(tmp_path, ray_session, "rollout.workers=2") as one_rank:
+        of_one = first_step(one_rank)
     assert of_one.keys() == of_two.keys()
     for key in of_one:
         if not key.startswith(("time/", "throughput/")):

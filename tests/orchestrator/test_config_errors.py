@@ -1,11 +1,23 @@
 """A mistake as one line: file, field, value, expectation."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from orchestrator.config_errors import LONGEST_VALUE, MISSING, ConfigError, FieldRule, describe, known_keys, one_of
+from actors.misfit import Misfit
+from orchestrator.config_errors import (
+    LONGEST_VALUE,
+    MISSING,
+    NAME,
+    NAME_PATTERN,
+    ConfigError,
+    FieldRule,
+    describe,
+    known_keys,
+    one_of,
+)
 
 
 class Block(BaseModel):
@@ -15,6 +27,13 @@ class Block(BaseModel):
 class Cat(Block):
     kind: Literal["cat"]
     lives: int = 9
+    lost: int = 0
+
+    @model_validator(mode="after")
+    def _some_are_left(self) -> Self:
+        if self.lost >= self.lives:
+            raise Misfit("lives", self.lives, f"more than lost, which is {self.lost}")
+        return self
 
 
 class Dog(Block):
@@ -34,7 +53,10 @@ class Home(Block):
     pet: Pet
     rooms: Annotated[int, Field(ge=1)] = 1
     garden: Garden | None = None
-    guests: dict[str, Pet] = {}
+    guests: dict[Annotated[str, Field(pattern=NAME_PATTERN)], Pet] = {}
+    motto: Annotated[str, Field(min_length=1)] = "x"
+    doors: Annotated[list[int], Field(min_length=1, max_length=2)] = [1]
+    size: Annotated[int, Field(strict=False)] = 1
 
 
 class House(Block):
@@ -77,7 +99,7 @@ def test_a_value_is_shown_on_one_line_of_bounded_length(value: Any) -> None:
         ({"pet": {"kind": "cat"}, "room": 2}, "home.room: got 2, expected a known key; did you mean 'rooms'?"),
         (
             {"pet": {"kind": "cat"}, "zzz": 2},
-            "home.zzz: got 2, expected a known key, one of: pet, rooms, garden, guests",
+            "home.zzz: got 2, expected a known key, one of: pet, rooms, garden, guests, motto, doors, size",
         ),
         (
             {"pet": {"kind": "cat"}, "garden": {"tree": 2}},
@@ -98,7 +120,20 @@ def test_a_value_is_shown_on_one_line_of_bounded_length(value: Any) -> None:
         ),
         ({}, "home.pet: expected a value: it is missing"),
         ({"pet": {"kind": "cow"}}, "home.pet.kind: got 'cow', expected a kind out of 'cat', 'dog'"),
-        ({"pet": {"lives": 7}}, "home.pet: got {'lives': 7}, expected a mapping with a 'kind'"),
+        ({"pet": {"lives": 7}}, "home.pet.kind: expected a kind out of 'cat', 'dog': it is missing"),
+        ({"pet": {"kind": None}}, "home.pet.kind: got null, expected a kind out of 'cat', 'dog'"),
+        (
+            {"pet": {"kind": "cat"}, "guests": {"a.b": {"lives": 2}}},
+            "home.guests.a.b.kind: expected a kind out of 'cat', 'dog': it is missing",
+        ),
+        ({"pet": {"kind": "cat", "lives": 3, "lost": 3}}, "home.pet.lives: got 3, expected more than lost, which is 3"),
+        ({"pet": {"kind": "cat", "lost": 10}}, "home.pet.lives: got 9, expected more than lost, which is 10"),
+        ({"pet": {"kind": "cat"}, "guests": {"a b": {"kind": "dog"}}}, f"home.guests: got 'a b', expected {NAME}"),
+        ({"pet": {"kind": "cat"}, "guests": {7: {"kind": "dog"}}}, "home.guests: got 7, expected a valid string"),
+        ({"pet": {"kind": "cat"}, "motto": ""}, "home.motto: got '', expected text of 1 or more characters"),
+        ({"pet": {"kind": "cat"}, "doors": []}, "home.doors: got [], expected a list of 1 or more"),
+        ({"pet": {"kind": "cat"}, "doors": [1, 2, 3]}, "home.doors: got [1, 2, 3], expected a list of 2 or fewer"),
+        ({"pet": {"kind": "cat"}, "size": 1.5}, "home.size: got 1.5, expected a valid integer"),
         ({"pet": {"kind": "cat", "lives": "7"}}, "home.pet.lives: got '7', expected a valid integer"),
         ({"pet": {"kind": "cat", "live": 7}}, "home.pet.live: got 7, expected a known key; did you mean 'lives'?"),
         ({"pet": {"kind": "dog", "lives": 7}}, "home.pet.lives: got 7, expected a known key, one of: kind, tricks"),
@@ -120,18 +155,21 @@ def test_a_key_that_is_no_text_is_a_mistake_like_any_other() -> None:
     assert "\n" not in text
 
 
-def test_a_rule_over_several_fields_names_the_one_to_change() -> None:
+@pytest.mark.parametrize(
+    ("field", "name"), [("home.rooms", "rooms"), (("home", "rooms"), "rooms"), (["home", "a.b"], "a.b")]
+)
+def test_a_rule_over_several_fields_names_the_one_to_change(field: str | Sequence[str], name: str) -> None:
     class Ruled(Block):
         home: dict[str, int]
 
         def model_post_init(self, context: Any) -> None:
-            raise FieldRule("home.rooms", "fewer rooms")
+            raise FieldRule(field, "fewer rooms")
 
-    tree = {"home": {"rooms": 9}}
+    tree = {"home": {name: 9}}
     with pytest.raises(ValidationError) as raised:
         Ruled.model_validate(tree)
     text = str(describe(raised.value, Ruled, tree, "h.yaml", lambda path: "--set " + ".".join(path)))
-    assert text == "h.yaml: --set home.rooms: got 9, expected fewer rooms"
+    assert text == f"h.yaml: --set home.{name}: got 9, expected fewer rooms"
 
 
 def test_known_keys_are_those_of_the_kind_that_the_tree_names() -> None:
@@ -145,7 +183,7 @@ def test_known_keys_are_found_in_a_block_that_may_be_left_out_and_under_names_th
     assert known_keys(House, ["home", "garden"], {"home": {"garden": {}}}) == ["trees", "pond"]
     guests = {"home": {"guests": {"rex": {"kind": "dog"}, "tom": {"kind": "cat"}}}}
     assert known_keys(House, ["home", "guests", "rex"], guests) == ["kind", "tricks"]
-    assert known_keys(House, ["home", "guests", "tom"], guests) == ["kind", "lives"]
+    assert known_keys(House, ["home", "guests", "tom"], guests) == ["kind", "lives", "lost"]
     assert known_keys(House, ["home", "guests"], guests) == []
 
 

@@ -1,6 +1,7 @@
 """Held-out problems: when they are asked, with which seeds, and the mean of what their answers earn."""
 
 import doctest
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -10,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import orchestrator.evaluation
-from actors.messages import IntArray, Response, SampleRequest
-from orchestrator.evaluation import Evaluation, EvaluationConfig
-from orchestrator.problem_set import ProblemSet
+from actors.messages import Response, SampleRequest
+from orchestrator.evaluation import EvaluatedSet, Evaluation, EvaluationConfig
+from orchestrator.grading import Grade
+from orchestrator.problem_set import ProblemSet, Prompt
 from orchestrator.sampling import response_seed
 
 
@@ -28,11 +30,12 @@ def response(token: int) -> Response:
 class FakeProblems:
     """Problem n has the prompt [n]; a response earns its token."""
 
-    def encode(self, number: int) -> IntArray:
-        return np.array([number], np.int32)
+    def first(self, num_problems: int | None) -> list[Prompt]:
+        return [Prompt(number=n, token_ids=np.array([n], np.int32)) for n in range(num_problems or 6)]
 
-    def score(self, number: int, responses: Sequence[Response]) -> list[float]:
-        return [float(one.token_ids[0]) for one in responses]
+    def grade(self, numbers: Sequence[int], responses: Sequence[Sequence[Response]]) -> list[tuple[Grade, ...]]:
+        scores = [[float(one.token_ids[0]) for one in some] for some in responses]
+        return [tuple(Grade(score=score, reward=-1.0, answer=str(score)) for score in some) for some in scores]
 
 
 class FakeEngine:
@@ -59,7 +62,7 @@ def evaluation(
     engine: FakeEngine, *, every: int = 10, problems: int = 4, samples: int = 1, last_step: int = 25, seed: int = 0
 ) -> Evaluation:
     config = EvaluationConfig(every=every, problems=problems, samples=samples)
-    return Evaluation(config, last_step, seed, cast(ProblemSet, FakeProblems()), engine)
+    return Evaluation(config, last_step, seed, {"held_out": cast(ProblemSet, FakeProblems())}, engine)
 
 
 def test_it_is_due_at_multiples_and_at_the_last_step() -> None:
@@ -82,14 +85,43 @@ def test_every_run_is_evaluated_at_its_first_and_at_its_last_step(every: int, la
 def test_the_metric_is_the_mean_reward_over_all_samples_of_all_problems() -> None:
     engine = FakeEngine()
     # Problems 0, 1 and 2 with two samples each earn 0 + 1, 1 + 2 and 2 + 3.
-    assert evaluation(engine, problems=3, samples=2).run(0) == {"eval/held_out/avg@2": pytest.approx(9 / 6)}
+    metrics = evaluation(engine, problems=3, samples=2).run(0)
+    assert metrics == pytest.approx(
+        {
+            "eval/held_out/avg@2": 9 / 6,
+            "eval/held_out/avg@2_se": 1 / math.sqrt(3),
+            "eval/held_out/maj@2": 9 / 6,
+            "eval/held_out/maj@2_se": 1 / math.sqrt(3),
+            "eval/held_out/pass@2": 2.0,
+            "eval/held_out/pass@2_se": 1 / math.sqrt(3),
+            "eval/held_out/length_mean": 1.0,
+            "eval/held_out/clip_ratio": 0.0,
+            "eval/held_out/errors": 0.0,
+        }
+    )
+    assert metrics.keys() == set(EvaluationConfig(every=10, samples=2).keys())
     assert engine.prompts() == [0, 1, 2]
     assert [len(request.seeds) for request in engine.calls[0]] == [2, 2, 2]
 
 
 def test_the_key_tells_how_many_samples_it_is_the_mean_of() -> None:
-    assert EvaluationConfig(every=10).key == "eval/held_out/avg@1"
-    assert EvaluationConfig(every=10, samples=32).key == "eval/held_out/avg@32"
+    assert EvaluationConfig(every=10).keys()[0] == "eval/held_out/avg@1"
+    assert EvaluationConfig(every=10, samples=32, sets={"aime24": "a.parquet"}).keys()[0] == "eval/aime24/avg@32"
+
+
+def test_each_set_is_asked_on_its_own_at_the_temperature_asked_for_and_handed_over_as_it_was_sampled() -> None:
+    engine = FakeEngine()
+    config = EvaluationConfig(every=10, sets={"a": "a.parquet", "b": "b.parquet"}, temperature=0.0)
+    problems = cast(ProblemSet, FakeProblems())
+    kept: list[tuple[int, EvaluatedSet]] = []
+    both = Evaluation(config, 25, 0, {"a": problems, "b": problems}, engine)
+    metrics = both.run(10, lambda step, of_set: kept.append((step, of_set)))
+    assert {key.split("/")[1] for key in metrics} == {"a", "b"}
+    assert [len(call) for call in engine.calls] == [6, 6]
+    assert {request.temperature for call in engine.calls for request in call} == {0.0}
+    assert [(step, of_set.name) for step, of_set in kept] == [(10, "a"), (10, "b")]
+    assert metrics == kept[0][1].metrics() | kept[1][1].metrics()
+    assert len(set(engine.seeds())) == 12
 
 
 def test_all_is_asked_in_one_call_so_that_the_engines_can_share_it() -> None:

@@ -10,13 +10,15 @@ import pytest
 from actors.config import GradientNoiseConfig, LearnerConfig
 from actors.learner import Learner
 from actors.lr_policies import LrDecision
-from actors.messages import GradientReport, LearnerShard, Response, StepDecision, UpdateReport
+from actors.messages import GradientReport, LearnerShard, Response, StepDecision, TokenRecord, UpdateReport
 from actors.scheduler import Scheduler
 from cluster.pool import Pool
 from orchestrator.clock import PhaseClock
 from orchestrator.evaluation import Evaluation
+from orchestrator.grading import Grade
 from orchestrator.loop import StaleWeights, TrainingLoop
 from orchestrator.records import StepRecord
+from orchestrator.rollout_log import RolloutLog
 from orchestrator.sampling import Group, SampledBatch, Sampler
 
 KEY = "eval/held_out/avg@1"
@@ -32,7 +34,12 @@ def group(prompt: int, version: int) -> Group:
         token_ids=np.zeros(2, np.int32), logprobs=np.zeros(2, np.float32), finished=True, weight_version=version
     )
     ids = np.array([prompt], np.int32)
-    return Group(prompt=prompt, prompt_ids=ids, responses=(response, response), rewards=(1.0, 0.0))
+    return Group(
+        prompt=prompt,
+        prompt_ids=ids,
+        responses=(response, response),
+        grades=(Grade(score=1.0, reward=1.0), Grade(score=0.0, reward=0.0)),
+    )
 
 
 class FakeSampler:
@@ -49,7 +56,9 @@ class FakeSampler:
         kept_version = self.version if self.kept_version is None else self.kept_version
         dropped = group(10 * step, self.version)
         kept = (group(10 * step + 1, kept_version), group(10 * step + 2, kept_version))
-        return SampledBatch(kept=() if step in self.empty else kept, generated=(dropped, *kept), rounds=1)
+        return SampledBatch(
+            kept=() if step in self.empty else kept, generated=(dropped, *kept), rounds=1, prompts_dropped=0
+        )
 
 
 class FakeLearner:
@@ -66,6 +75,16 @@ class FakeLearner:
         self.journal.append("gradients")
         self.shards.append(shard)
         return GradientReport(grad_square_sum=1.0)
+
+    def token_records(self) -> list[list[TokenRecord]]:
+        """The log-probs of a sequence are its prompt's number."""
+        return [
+            [
+                TokenRecord(train_logprobs=np.full(2, sequence.prompt_ids[0], np.float32), advantages=np.zeros(2))
+                for sequence in microbatch
+            ]
+            for microbatch in self.shards[-1].microbatches
+        ]
 
     def apply(self, order: StepDecision) -> UpdateReport:
         self.journal.append("apply")
@@ -128,9 +147,25 @@ class FakeEvaluation:
     def due(self, step: int) -> bool:
         return step % 2 == 0
 
-    def run(self, step: int) -> dict[str, float]:
+    def run(self, step: int, keep: Any) -> dict[str, float]:
         self.journal.append("evaluate")
         return {KEY: float(step)}
+
+
+class FakeRolloutLog:
+    """Due at odd steps; remembers what it was handed."""
+
+    def __init__(self) -> None:
+        self.recorded: list[tuple[int, Sequence[Group], Sequence[TokenRecord]]] = []
+
+    def due(self, step: int) -> bool:
+        return step % 2 == 1
+
+    def training(self, step: int, kept: Sequence[Group], records: Sequence[TokenRecord]) -> None:
+        self.recorded.append((step, kept, records))
+
+    def evaluated(self, step: int, of_set: Any) -> None:
+        raise AssertionError("FakeEvaluation hands nothing over")
 
 
 class Stage:
@@ -143,8 +178,10 @@ class Stage:
         empty: set[int] | None = None,
         no_update: set[int] | None = None,
         evaluates: bool = False,
+        records: bool = False,
     ) -> None:
         self.journal: list[str] = []
+        self.rollout_log = FakeRolloutLog()
         self.sampler = FakeSampler(self.journal, empty or set())
         self.learners = [FakeLearner(self.journal, self.sampler, update) for update in UPDATES]
         self.scheduler = FakeScheduler(self.journal, no_update or set())
@@ -154,6 +191,7 @@ class Stage:
             learners=cast(Pool[Learner], FakePool(self.learners)),
             scheduler=cast(Pool[Scheduler], FakePool([self.scheduler])),
             evaluation=cast(Evaluation, FakeEvaluation(self.journal)) if evaluates else None,
+            rollout_log=cast(RolloutLog, self.rollout_log) if records else None,
             config=config or LearnerConfig(),
         )
 
@@ -178,6 +216,18 @@ def test_an_evaluation_comes_before_the_decision_and_the_scheduler_sees_its_metr
     assert [seen.get(KEY) for seen in stage.scheduler.seen] == [0.0, None, 2.0]
     assert [done.metrics.get(KEY) for done in stage.records] == [0.0, None, 2.0]
     assert ["time/evaluate" in done.metrics for done in stage.records] == [True, False, True]
+
+
+def test_rollouts_are_recorded_when_due_with_the_learners_records_in_the_order_of_the_responses() -> None:
+    stage = Stage(records=True)
+    for step in range(4):
+        stage.loop.step(step, PhaseClock())
+    assert [step for step, _, _ in stage.rollout_log.recorded] == [1, 3]
+    asked = [[shard.keep_tokens for shard in learner.shards] for learner in stage.learners]
+    assert asked == [[False, True, False, True]] * 2
+    _, kept, records = stage.rollout_log.recorded[0]
+    assert [group.prompt for group in kept] == [11, 12]
+    assert [record.train_logprobs.tolist() for record in records] == [[11, 11], [11, 11], [12, 12], [12, 12]]
 
 
 def test_a_run_without_evaluation_never_evaluates() -> None:

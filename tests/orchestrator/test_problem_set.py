@@ -1,4 +1,6 @@
-"""Problems behind a tokenizer: prompts that fit, rewards of decoded responses, and running text for probes."""
+"""Problems behind a tokenizer: prompts that fit, grades by number, and running text for probes."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -7,61 +9,84 @@ from hypothesis import strategies as st
 
 from actors.messages import Response
 from orchestrator.config_errors import ConfigError
+from orchestrator.grading import Grader
 from orchestrator.problem_set import ProblemSet
-from orchestrator.tasks import ArithmeticTask, Problem
-
-END = 0  # the end token
+from orchestrator.problems.problem import Problem
+from orchestrator.rewards.scores import RewardItem, Score
 
 
 class FakeTokenizer:
-    """One token a character; the end token is special, and so is the 1 that it would put in front if it were asked."""
-
-    def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, list[int]]:
-        return {"input_ids": [1] * add_special_tokens + [ord(character) for character in text]}
+    """One token a character."""
 
     def batch_decode(self, rows: list[list[int]], *, skip_special_tokens: bool) -> list[str]:
-        assert all(type(token) is int for row in rows for token in row)
-        return ["".join(chr(token) for token in row if not (skip_special_tokens and token == END)) for row in rows]
+        return ["".join(map(chr, row)) for row in rows]
 
 
-def problems(max_prompt_tokens: int = 8) -> ProblemSet:
-    return ProblemSet(ArithmeticTask(digits=3, seed=0).problem, FakeTokenizer(), max_prompt_tokens)
+def exact(items: Sequence[RewardItem]) -> list[Score]:
+    return [Score.of(item.response == item.answer, item.response) for item in items]
+
+
+def problems(prompts: Sequence[str], max_prompt_tokens: int = 8) -> ProblemSet:
+    """Without end; the answer to a prompt is the prompt."""
+
+    def problem(number: int) -> Problem:
+        prompt = prompts[number % len(prompts)]
+        return Problem(prompt=prompt, answer=prompt)
+
+    return ProblemSet(
+        problem, len(prompts), lambda one: list(map(ord, one.text)), Grader(FakeTokenizer(), exact), max_prompt_tokens
+    )
 
 
 def response(text: str) -> Response:
-    ids = np.array([*map(ord, text), END], np.int32)
+    ids = np.array([*map(ord, text)], np.int32)
     return Response(token_ids=ids, logprobs=np.zeros(len(ids), np.float32), finished=True, weight_version=0)
 
 
-def test_a_prompt_is_encoded_without_special_tokens() -> None:
-    ids = problems().encode(7)
-    assert "".join(map(chr, ids)) == ArithmeticTask(digits=3, seed=0).problem(7).prompt
-    assert ids.dtype == np.int32
+def test_a_prompt_has_its_number_and_its_token_ids() -> None:
+    prompt = problems(["ab", "cd"]).draw(3)
+    assert prompt.number == 3
+    assert prompt.token_ids.tolist() == [ord("c"), ord("d")]
+    assert prompt.token_ids.dtype == np.int32
 
 
-def test_a_prompt_as_long_as_the_experiment_allows_is_taken_and_a_longer_one_is_a_mistake_that_names_it() -> None:
-    assert len(problems(max_prompt_tokens=8).encode(7)) == 8
+@given(lengths=st.lists(st.integers(1, 12), min_size=1, max_size=20), cursor=st.integers(0, 50))
+def test_the_prompt_drawn_is_the_first_from_the_cursor_on_that_is_short_enough(lengths: list[int], cursor: int) -> None:
+    known = problems(["x" * length for length in lengths])
+    if min(lengths) > 8:
+        with pytest.raises(ConfigError):
+            known.draw(cursor)
+        return
+    number = known.draw(cursor).number
+    assert lengths[number % len(lengths)] <= 8
+    assert all(lengths[passed % len(lengths)] > 8 for passed in range(cursor, number))
+
+
+def test_when_all_prompts_are_too_long_the_message_has_the_shortest() -> None:
     with pytest.raises(ConfigError) as raised:
-        problems(max_prompt_tokens=7).encode(7)
+        problems(["x" * 12, "x" * 9]).draw(1)
     message = str(raised.value)
-    assert message.startswith("task: prompt 7: got '8 tokens', expected at most 7: rollout.max_prompt_tokens")
+    assert message.startswith("task: prompts: got '9 tokens in the shortest', expected at most 8: rollout.max_prompt")
     assert "\n" not in message
 
 
-def test_responses_are_scored_by_their_own_problem_without_the_end_token() -> None:
-    task, known = ArithmeticTask(digits=3, seed=0), problems()
-    answer = task.problem(7).answer
-    assert task.problem(8).answer != answer
-    responses = [response(f"#{answer}"), response(f"#{answer}0"), response(answer)]
-    assert known.score(7, responses) == [1.0, 0.0, 0.0]
-    assert known.score(8, responses) == [0.0, 0.0, 0.0]
-    assert known.score(7, []) == []
+def test_the_first_prompts_are_those_of_one_round_without_the_too_long() -> None:
+    known = problems(["a", "x" * 9, "b", "c", "x" * 9])
+    assert [prompt.number for prompt in known.first(None)] == [0, 2, 3]
+    assert [prompt.number for prompt in known.first(3)] == [0, 2]
+    assert [prompt.number for prompt in known.first(99)] == [0, 2, 3]
+
+
+def test_responses_are_graded_by_their_own_problem() -> None:
+    known = problems(["ab", "cd"])
+    grades = known.grade([0, 1], [[response("ab"), response("cd")], [response("cd")]])
+    assert [[grade.score for grade in some] for some in grades] == [[1.0, 0.0], [1.0]]
 
 
 @given(num_tokens=st.integers(1, 200))
 def test_text_is_prompts_one_after_the_other_as_many_as_are_needed(num_tokens: int) -> None:
-    known = ProblemSet(lambda number: Problem(prompt=f"<{number}>", answer=""), FakeTokenizer(), 8)
-    text = "".join(map(chr, known.text(num_tokens)))
-    pieces = text.removeprefix("<").removesuffix(">").split("><")
-    assert pieces == [str(number) for number in range(len(pieces))]
-    assert len(text) >= num_tokens > len(text) - len(f"<{pieces[-1]}>")
+    pieces = [f"<{number}>" for number in range(200)]
+    text = "".join(map(chr, problems(pieces).text(num_tokens)))
+    found = text.removeprefix("<").removesuffix(">").split("><")
+    assert found == [str(number) for number in range(len(found))]
+    assert len(text) >= num_tokens > len(text) - len(f"<{found[-1]}>")

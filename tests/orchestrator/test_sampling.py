@@ -1,7 +1,8 @@
 """Batches drawn from a fake engine: rounds, order, cursor, seeds, and the metrics by hand."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.config import RolloutConfig
-from actors.messages import IntArray, Response, SampleRequest
+from actors.messages import Response, SampleRequest
 from orchestrator.clock import PhaseClock
+from orchestrator.grading import Grade
+from orchestrator.problem_set import ProblemSet, Prompt
 from orchestrator.sampling import Group, SampledBatch, Sampler, response_seed, seed_of
 
 
@@ -28,7 +31,7 @@ def group(rewards: Sequence[float], lengths: Sequence[int], prompt: int = 0, fin
         prompt=prompt,
         prompt_ids=np.array([prompt], np.int32),
         responses=tuple(response(length, finished) for length in lengths),
-        rewards=tuple(rewards),
+        grades=tuple(Grade(score=reward, reward=reward) for reward in rewards),
     )
 
 
@@ -47,18 +50,36 @@ class FakeEngine:
         return [[int(request.prompt_ids[0]) for request in requests] for requests in self.rounds]
 
 
-def encode(prompt: int) -> IntArray:
-    return np.array([prompt], np.int32)
+class FakeProblems:
+    """Prompts that are their own numbers, but for those too long; responses to a flat one earn the same."""
+
+    def __init__(self, is_flat: Callable[[int], bool], too_long: Sequence[int] = ()) -> None:
+        self.is_flat = is_flat
+        self.too_long = too_long
+
+    def draw(self, cursor: int) -> Prompt:
+        while cursor in self.too_long:
+            cursor += 1
+        return Prompt(number=cursor, token_ids=np.array([cursor], np.int32))
+
+    def grade(self, numbers: Sequence[int], responses: Sequence[Sequence[Response]]) -> list[tuple[Grade, ...]]:
+        return [
+            tuple(grade(0.0 if self.is_flat(number) else float(i)) for i in range(len(some)))
+            for number, some in zip(numbers, responses, strict=True)
+        ]
 
 
-def sampler_with(engine: FakeEngine, is_flat: Callable[[int], bool], seed: int = 0, **rollout: Any) -> Sampler:
-    """Two responses a prompt; those to a flat prompt get equal rewards."""
+def grade(score: float, reward: float | None = None, error: str | None = None) -> Grade:
+    return Grade(score=score, reward=score if reward is None else reward, error=error)
+
+
+def sampler_with(
+    engine: FakeEngine, is_flat: Callable[[int], bool], seed: int = 0, too_long: Sequence[int] = (), **rollout: Any
+) -> Sampler:
+    """Two responses a prompt; those to a flat prompt get equal scores."""
     options = {"prompts_per_step": 4, "group_size": 2, "max_response_tokens": 8, "filter_flat_groups": True}
-
-    def score(prompt: int, responses: Sequence[Response]) -> list[float]:
-        return [0.0 if is_flat(prompt) else float(i) for i in range(len(responses))]
-
-    return Sampler(RolloutConfig(**{**options, **rollout}), seed, encode, engine, score)
+    problems = cast(ProblemSet, FakeProblems(is_flat, too_long))
+    return Sampler(RolloutConfig(**{**options, **rollout}), seed, problems, engine)
 
 
 def test_one_round_is_enough_when_every_group_can_be_trained_on() -> None:
@@ -163,9 +184,21 @@ def test_time_is_counted_towards_rollout_and_score() -> None:
     assert {"time/rollout", "time/score"} <= clock.metrics().keys()
 
 
-def test_a_group_is_flat_when_all_rewards_are_equal() -> None:
+def test_a_group_is_flat_when_all_scores_are_equal_whatever_shaping_adds() -> None:
     assert group([0.5, 0.5], [1, 1]).flat
     assert not group([0.5, 0.25], [1, 1]).flat
+    shaped = replace(group([0.0, 0.0], [1, 1]), grades=(grade(0.0, reward=-0.5), grade(0.0)))
+    assert shaped.flat
+    assert shaped.rewards == [-0.5, 0.0]
+
+
+def test_prompts_that_are_too_long_are_passed_over_and_counted() -> None:
+    engine = FakeEngine()
+    sampler = sampler_with(engine, is_flat=lambda _: False, too_long=(1, 2, 5))
+    first, second = sampler.next_batch(0, PhaseClock()), sampler.next_batch(1, PhaseClock())
+    assert engine.asked() == [[0, 3, 4, 6], [7, 8, 9, 10]]
+    assert (first.prompts_dropped, second.prompts_dropped, sampler.cursor) == (3, 0, 11)
+    assert first.metrics()["sampling/prompts_dropped"] == 3
 
 
 def test_a_groups_sequences_carry_place_prompt_response_logprobs_and_advantage() -> None:
@@ -188,10 +221,15 @@ def test_under_the_optimal_token_baseline_a_sequence_carries_its_reward() -> Non
 def test_metrics_are_over_all_that_was_generated() -> None:
     kept = group([1.0, 0.0], [2, 4])
     flat_right, flat_wrong = group([1.0, 1.0], [6, 6]), group([0.0, 0.0], [8, 10], finished=False)
-    metrics = SampledBatch(kept=(kept,), generated=(flat_right, kept, flat_wrong, flat_wrong), rounds=2).metrics()
+    unscored = replace(flat_wrong, grades=(grade(0.0, reward=-1.0), grade(0.0, error="took longer than 10 s")))
+    metrics = SampledBatch(
+        kept=(kept,), generated=(flat_right, kept, flat_wrong, unscored), rounds=2, prompts_dropped=5
+    ).metrics()
     assert metrics == pytest.approx(
         {
-            "reward/mean": 3 / 8,
+            "reward/mean": 2 / 8,
+            "reward/score_mean": 3 / 8,
+            "reward/errors": 1,
             "response/length_mean": 54 / 8,
             "response/length_max": 10,
             "response/length_min": 2,
@@ -202,6 +240,7 @@ def test_metrics_are_over_all_that_was_generated() -> None:
             "sampling/groups_kept": 1,
             "sampling/flat_right": 1 / 4,
             "sampling/flat_wrong": 2 / 4,
+            "sampling/prompts_dropped": 5,
             "sampling/tokens": 54,
             "sampling/tokens_dropped": 48,
         }
@@ -210,7 +249,7 @@ def test_metrics_are_over_all_that_was_generated() -> None:
 
 
 def test_with_nothing_kept_there_is_no_length_of_what_was_kept() -> None:
-    metrics = SampledBatch(kept=(), generated=(group([0.0, 0.0], [2, 2]),), rounds=1).metrics()
+    metrics = SampledBatch(kept=(), generated=(group([0.0, 0.0], [2, 2]),), rounds=1, prompts_dropped=0).metrics()
     assert "response/length_mean_kept" not in metrics
     assert metrics["response/length_mean"] == 2
     assert metrics["sampling/tokens_dropped"] == 4

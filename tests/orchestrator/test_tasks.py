@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.tasks import HELD_OUT_ONE_IN, ArithmeticTask, Problem, is_held_out
+from orchestrator.problems.problem import Problem
+from orchestrator.tasks import HELD_OUT_ONE_IN, ArithmeticTask, is_held_out
 
 
 def operands(problem: Problem) -> tuple[int, int]:

@@ -5,6 +5,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,49 @@ def test_csv_that_is_no_number_is_refused_as_a_value_and_as_a_step(cell: str, tm
 
 def test_a_boolean_parquet_column_is_no_signal(tmp_path: Path) -> None:
     assert mistake(write_parquet([{"step": 0, "x": True}], tmp_path), "x") == "row 0: x: got True, expected a number"
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([2**50], pa.timestamp("ms")),
+        pa.array([0], pa.timestamp("ms", tz="Nowhere/Else")),
+        pa.array([2**60], pa.duration("ms")),
+        pa.array([2**30], pa.date32()),
+        pa.array([[2**50]], pa.list_(pa.timestamp("ms"))),
+        pa.array([b"1"]),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_a_parquet_column_of_neither_numbers_nor_text_is_told_by_its_type(column: pa.Array, tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"step": [0], "x": [1.0], "when": column}), path)
+    shown = str(pq.read_schema(path).field("when").type)
+    assert mistake(path, "when") == f"row 0: when: got {shown!r}, expected a number"
+    assert read(path, "x").columns["x"].tolist() == [1.0]
+    pq.write_table(pa.table({"when": column, "x": [1.0]}), path)
+    message = mistake(path, "x", maps=["when=step"])
+    assert message == f"row 0: when: got {shown!r}, expected a whole number from 0 on"
+
+
+def test_a_date_that_is_missing_is_a_missing_value(tmp_path: Path) -> None:
+    when = pa.array([None, 2**50], pa.timestamp("ms"))
+    pq.write_table(pa.table({"step": [0, 1], "when": when}), tmp_path / "t.parquet")
+    assert mistake(tmp_path / "t.parquet", "when").startswith("row 1: when: got 'timestamp[ms]', ")
+
+
+@pytest.mark.parametrize("kind", [pa.decimal128(38, 0), pa.decimal128(38, 3), pa.decimal256(76, 0)], ids=str)
+def test_a_decimal_is_a_number_of_any_size(kind: pa.DataType, tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    largest = Decimal(10) ** (kind.precision - kind.scale - 3)
+    cells = pa.array([Decimal(7), largest], kind)
+    pq.write_table(pa.table({"far": cells, "x": cells}), path)
+    message = mistake(path, "x", maps=["far=step"])
+    assert message.startswith("row 1: far: got Decimal('10000")
+    assert message.endswith(", expected a whole number from 0 on")
+    pq.write_table(pa.table({"step": pa.array([Decimal(7), Decimal(8)], kind), "x": cells}), path)
+    trace = read(path, "x")
+    assert (trace.steps.tolist(), trace.columns["x"].tolist()) == ([7, 8], [7.0, float(largest)])
 
 
 # Files.

@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from actors.lr_policies import CosineConfig, LinearConfig
+from actors.misfit import Misfit
 
 AnnealedConfig = type[LinearConfig] | type[CosineConfig]
 both = pytest.mark.parametrize("config", [LinearConfig, CosineConfig])
@@ -26,10 +27,12 @@ def test_a_length_that_nobody_gives_is_named(config: AnnealedConfig) -> None:
 
 @both
 def test_a_warmup_that_leaves_nothing_to_fall_in_is_refused(config: AnnealedConfig) -> None:
-    with pytest.raises(ValidationError, match="total_steps 10 must be greater than warmup_steps 10"):
+    with pytest.raises(ValidationError, match="warmup_steps less than total_steps, which is 10"):
         config(total_steps=10, warmup_steps=10)
-    with pytest.raises(ValueError, match="total_steps 5 must be greater than warmup_steps 10"):
+    with pytest.raises(Misfit) as raised:
         config(warmup_steps=10).build(total_steps=5)
+    misfit = raised.value
+    assert (misfit.field, misfit.value, misfit.expected) == ("warmup_steps", 10, "less than total_steps, which is 5")
 
 
 @both

@@ -14,7 +14,8 @@ from orchestrator.demo.corpus import (
     warm_start_sample,
 )
 from orchestrator.rewards import arithmetic_reward
-from orchestrator.tasks import Problem, is_held_out
+from orchestrator.problems.problem import Problem
+from orchestrator.tasks import is_held_out
 
 SAMPLES = [warm_start_sample(CorpusMixture(), seed=0, index=index) for index in range(8000)]
 STEPWISE = [sample for sample in SAMPLES if COLUMN_END in sample.response]

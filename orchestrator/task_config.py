@@ -1,0 +1,88 @@
+"""The `task:` block: where problems come from, how their prompts look, and what answers earn."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from actors.settings import Settings
+from orchestrator.problems.config import ColumnsConfig
+from orchestrator.rewards.config import (
+    ArithmeticReward,
+    ExactReward,
+    FormatConfig,
+    LimitsConfig,
+    MathReward,
+    OverlongConfig,
+    PythonReward,
+    RegexReward,
+    RewardConfig,
+)
+
+Path = Annotated[str, Field(min_length=1)]
+
+
+class _Shaped(Settings):
+    limits: LimitsConfig = LimitsConfig()
+    overlong: OverlongConfig | None = Field(None, description="what a response loses that nears the length limit")
+    format: FormatConfig | None = Field(None, description="what a response gains whose form is right")
+
+
+class ArithmeticTaskConfig(_Shaped):
+    """`task: {kind: arithmetic}`: sums of two numbers, made up without end; the task of the embedded model."""
+
+    kind: Literal["arithmetic"]
+    digits: Annotated[int, Field(ge=2)] = 3
+
+    def reward(self) -> RewardConfig:
+        """What scores its answers."""
+        return ArithmeticReward(kind="arithmetic")
+
+
+class _FileTask(ColumnsConfig, _Shaped):
+    train: Path | Annotated[list[Path], Field(min_length=1)]
+
+    @property
+    def files(self) -> list[str]:
+        """To train on, one after the other."""
+        return [self.train] if isinstance(self.train, str) else self.train
+
+
+class ExactTaskConfig(_FileTask, ExactReward):
+    """`task: {kind: exact}`: problems from files; the response is the answer."""
+
+    def reward(self) -> RewardConfig:
+        """What scores its answers."""
+        return ExactReward(kind=self.kind, ignore_case=self.ignore_case)
+
+
+class RegexTaskConfig(_FileTask, RegexReward):
+    """`task: {kind: regex}`: problems from files; a pattern finds the answer in the response."""
+
+    def reward(self) -> RewardConfig:
+        """What scores its answers."""
+        return RegexReward(kind=self.kind, pattern=self.pattern)
+
+
+class MathTaskConfig(_FileTask, MathReward):
+    """`task: {kind: math}`: problems from files; mathematically equal answers are right.
+
+    Example:
+        >>> MathTaskConfig(kind="math", train="dapo.parquet").files
+        ['dapo.parquet']
+    """
+
+    def reward(self) -> RewardConfig:
+        """What scores its answers."""
+        return MathReward(kind=self.kind)
+
+
+class PythonTaskConfig(_FileTask, PythonReward):
+    """`task: {kind: python}`: problems from files; a function of the user's scores the response."""
+
+    def reward(self) -> RewardConfig:
+        """What scores its answers."""
+        return PythonReward(kind=self.kind, function=self.function)
+
+
+FileTaskConfig = ExactTaskConfig | RegexTaskConfig | MathTaskConfig | PythonTaskConfig
+TaskConfig = Annotated[ArithmeticTaskConfig | FileTaskConfig, Field(discriminator="kind")]
