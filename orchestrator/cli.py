@@ -75,16 +75,9 @@ def doctor(
     if file is None and weights:
         raise ConfigError("--weights", "", MISSING, "an experiment file whose workers it can start")
     config = ExperimentFile.read(file, overrides or []).resolve(arm) if file else None
-    model = find_model(config, file) if config and file else None
     from orchestrator.doctor import examine
-    from orchestrator.experiment import RunSpec
-    from orchestrator.task_problems import TaskFiles
 
-    faults, spec = faults_from_environment(), None
-    if config and model and file:
-        task = TaskFiles.open(config, file)
-        spec = RunSpec(config=config, model=model, task=task, arm=arm, seed=0, folder=Path("unused"), faults=faults)
-    if not examine(spec, weights=weights, console=console):
+    if not examine(config, file or "", faults_from_environment(), weights=weights, console=console):
         raise typer.Exit(1)
 
 

