@@ -20,20 +20,23 @@ def build_engine(model: str, config: RolloutConfig, max_model_len: int, transfer
         max_model_len: prompt and response tokens.
         transfer: vLLM's name of the weight-transfer backend.
     """
-    on_gpu: dict[str, Any] = {}
+    on_device: dict[str, Any]
     if config.device == "cuda":
-        on_gpu["gpu_memory_utilization"] = config.gpu_memory_utilization
+        on_device = {"gpu_memory_utilization": config.gpu_memory_utilization}
+    else:
+        # When a prompt with a seed of its own is read in pieces, vLLM sets a random generator back, which those of CPUs
+        # cannot do.
+        on_device = {"enforce_eager": True, "enable_chunked_prefill": False}
     return LLM(
         model,
         dtype=config.dtype,
-        enforce_eager=config.device == "cpu",
         max_model_len=max_model_len,
         max_num_seqs=config.max_concurrent,
         logprobs_mode="processed_logprobs",  # after temperature: the distribution that was sampled from
         weight_transfer_config=WeightTransferConfig(backend=transfer),
         worker_extension_cls="actors.gloo_transfer.GlooExtension",
         disable_log_stats=True,
-        **on_gpu,
+        **on_device,
     )
 
 

@@ -11,9 +11,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from actors.config import Dtype, LearnerConfig, ModelConfig, RolloutConfig
 from actors.lr_policies import SchedulerConfig
+from actors.misfit import Misfit
 from actors.settings import Count, Settings
 from cluster.config import ClusterConfig
-from orchestrator.config_errors import MISSING, ConfigError, FieldRule, describe, one_of
+from orchestrator.config_errors import MISSING, NAME, NAME_PATTERN, ConfigError, FieldRule, describe, one_of
 from orchestrator.evaluation import EvaluationConfig
 from orchestrator.metric_keys import signal_keys
 from orchestrator.stability import StabilityConfig
@@ -24,8 +25,6 @@ Tree = dict[str, Any]
 
 DEFAULT_ARM = "default"
 SMALLEST_GROUP = 2  # responses that can be better or worse than each other
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"  # names become folders
-NAME_CHARACTERS = "letters, digits, '.', '_' and '-', a letter or digit first"
 # What belongs to the experiment as a whole; an arm that changed it would not be an arm of the same experiment.
 NOT_IN_ARMS = ("name", "arms", "seeds", "tracking", "cluster")
 
@@ -120,15 +119,16 @@ class ExperimentConfig(Settings):
     @model_validator(mode="after")
     def _policies_can_be_built_and_see_what_they_look_at(self) -> Self:
         keys = signal_keys(self.learner, self.evaluation, self.rollout.prompts_per_step)
-        blocks = {"scheduler": self.scheduler, **{f"shadow.{name}": shadow for name, shadow in self.shadow.items()}}
+        blocks: dict[tuple[str, ...], SchedulerConfig] = {("scheduler",): self.scheduler}
+        blocks |= {("shadow", name): shadow for name, shadow in self.shadow.items()}
         for block, policy in blocks.items():
             try:
                 signals = policy.build(self.steps).signals
-            except ValueError as error:
-                raise FieldRule(block, str(error)) from None
+            except Misfit as misfit:
+                raise FieldRule((*block, misfit.field), misfit.expected) from None
             for signal in set(signals) - set(keys):
                 expected = "a metric that this run knows when it decides the rate"
-                raise FieldRule(f"{block}.signal", f"{expected}; {one_of(signal, keys)}")
+                raise FieldRule((*block, "signal"), f"{expected}; {one_of(signal, keys)}")
         return self
 
     @model_validator(mode="after")
@@ -188,7 +188,7 @@ class ExperimentFile:
             if not isinstance(changes, Mapping):
                 raise ConfigError(self.path, f"arms.{name}", changes, "a mapping of what the arm changes")
             if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name):
-                raise ConfigError(self.path, "arms", name, f"an arm name of {NAME_CHARACTERS}")
+                raise ConfigError(self.path, "arms", name, NAME)
         return list(arms)
 
     def resolve(self, arm: str) -> ExperimentConfig:
@@ -226,7 +226,9 @@ class ExperimentFile:
         def label(path: tuple[str, ...]) -> str:
             dotted = ".".join(path)
             if any(path[: len(changed)] == changed[: len(path)] for changed, _ in self.overrides):
-                return f"--set {dotted}" + (f" in arm {origin.split('.')[1]}" if origin else "")
+                return f"--set {dotted}" + (
+                    f" in arm {origin.removeprefix('arms.').removesuffix('.')}" if origin else ""
+                )
             node: Any = changes
             for key in path:
                 if not isinstance(node, Mapping) or key not in node:

@@ -20,6 +20,7 @@ EXPECTED = {
     "value_error": "{error}",
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
+    "dict_type": "a mapping",
     "string_pattern_mismatch": "text that matches {pattern}",
     "string_too_short": "text of {min_length} or more characters",
     "too_short": "a list of {min_length} or more",

@@ -1,6 +1,5 @@
 """Recorded log-probs, from JSON lines or Parquet, checked and read in pieces; the mismatch of the whole file."""
 
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from actors.statistics import MismatchSums, NonFiniteLogprob
 from orchestrator.config_errors import MISSING, ConfigError
+from orchestrator.json_lines import json_objects
 
 COLUMNS = ("train_logprobs", "rollout_logprobs")
 ROWS_AT_ONCE = 1024
@@ -58,36 +58,40 @@ def read_pieces(path: str, others: Collection[str] = ()) -> Iterator[Piece]:
     """All sequences of a file in its order, with at least one token in all.
 
     Args:
-        path: `.jsonl` (an object a line) or `.parquet`, with the list columns train_logprobs and rollout_logprobs.
+        path: `.jsonl` (an object a line, blank lines passed over) or `.parquet`, with the list columns train_logprobs
+            and rollout_logprobs.
         others: further columns to read where they are there.
 
     Raises:
         ConfigError: with file, line or row, and what is wrong there.
     """
-    suffix = Path(path).suffix
+    suffix = Path(path).suffix.lower()
     if suffix not in (".jsonl", ".parquet"):
         raise ConfigError(path, "", MISSING, "a .jsonl or .parquet file")
     if not Path(path).is_file():
         raise ConfigError(path, "", MISSING, "a readable file (it is not there)")
-    unit, first = ("line", 1) if suffix == ".jsonl" else ("row", 0)
+    unit, read = ("line", _json_rows) if suffix == ".jsonl" else ("row", _parquet_rows)
     tokens = 0
-    for number, rows in _cut((_json_rows if suffix == ".jsonl" else _parquet_rows)(path, others)):
-        sums = _reduce(path, rows, unit, first + number)
+    for first, rows in _cut(read(path, others)):
+        sums = _reduce(path, rows, unit, first)
         tokens += sums.tokens
-        yield Piece(unit=unit, first=first + number, rows=rows, sums=sums)
+        yield Piece(unit=unit, first=first, rows=rows, sums=sums)
     if not tokens:
         raise ConfigError(path, "", MISSING, "at least one sequence with at least one token")
 
 
-def _cut(rows: Iterator[Row]) -> Iterator[tuple[int, list[Row]]]:
+def _cut(rows: Iterator[tuple[int, Row]]) -> Iterator[tuple[int, list[Row]]]:
+    """(number of the first, rows with consecutive numbers)."""
     start, tokens = 0, 0
     piece: list[Row] = []
-    for row in rows:
+    for number, row in rows:
+        if piece and (number != start + len(piece) or len(piece) == ROWS_AT_ONCE or tokens >= TOKENS_AT_ONCE):
+            yield start, piece
+            tokens, piece = 0, []
+        if not piece:
+            start = number
         piece.append(row)
         tokens += len(row.train)
-        if len(piece) == ROWS_AT_ONCE or tokens >= TOKENS_AT_ONCE:
-            yield start, piece
-            start, tokens, piece = start + len(piece), 0, []
     if piece:
         yield start, piece
 
@@ -107,19 +111,11 @@ def _reduce(path: str, rows: list[Row], unit: str, first: int) -> MismatchSums:
         raise ConfigError(path, place, error.value, "a finite number") from None
 
 
-def _json_rows(path: str, others: Collection[str]) -> Iterator[Row]:
+def _json_rows(path: str, others: Collection[str]) -> Iterator[tuple[int, Row]]:
     with open(path, "rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ConfigError(
-                    path, f"line {number}", line.decode(errors="replace").strip(), f"a JSON object ({error})"
-                ) from None
-            if not isinstance(row, dict):
-                raise ConfigError(path, f"line {number}", row, "a JSON object")
+        for number, row in json_objects(lines, path):
             train, rollout = (_json_column(path, number, row, column) for column in COLUMNS)
-            yield Row(train, rollout, partial(_chosen, {name: row[name] for name in others if name in row}))
+            yield number, Row(train, rollout, partial(_chosen, {name: row[name] for name in others if name in row}))
 
 
 def _chosen(cells: Cells, names: Collection[str]) -> Cells:
@@ -148,7 +144,7 @@ def _batches(file: pq.ParquetFile, path: str, columns: list[str]) -> Iterator[pa
         raise ConfigError(path, "", MISSING, f"an intact Parquet file ({' '.join(str(error).split())})") from None
 
 
-def _parquet_rows(path: str, others: Collection[str]) -> Iterator[Row]:
+def _parquet_rows(path: str, others: Collection[str]) -> Iterator[tuple[int, Row]]:
     try:
         file = pq.ParquetFile(path, pre_buffer=False)  # buffers are kept to the end: the whole file in memory
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -161,7 +157,7 @@ def _parquet_rows(path: str, others: Collection[str]) -> Iterator[Row]:
         columns = {name: batch.column(name) for name in (*COLUMNS, *known)}
         for i in range(len(batch)):
             train, rollout = (_logprobs(path, row, columns, column, i) for column in COLUMNS)
-            yield Row(train, rollout, partial(_cells, columns, i))
+            yield row, Row(train, rollout, partial(_cells, columns, i))
             row += 1
 
 
@@ -176,7 +172,8 @@ def _check_column(schema: pa.Schema, path: str, column: str) -> None:
     if schema.names.count(column) != 1:
         raise ConfigError(path, column, MISSING, f"one list column of that name; the columns are {schema.names}")
     kind = schema.field(column).type
-    if (not pa.types.is_list(kind) and not pa.types.is_large_list(kind)) or not pa.types.is_floating(kind.value_type):
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    if not any(is_list(kind) for is_list in lists) or not pa.types.is_floating(kind.value_type):
         raise ConfigError(path, column, str(kind), "a list column of floating-point numbers")
 
 

@@ -33,8 +33,7 @@ Floats = NDArray[np.float64]
 
 
 def draw(curves: Sequence[Curves], path: Path, title: str) -> None:
-    """Write the figure as a PNG; its folder is made, an earlier figure replaced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write the figure as a PNG; an earlier one is replaced."""
     build(curves, title).savefig(path, dpi=110)
 
 

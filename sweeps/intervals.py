@@ -45,7 +45,8 @@ def mean_interval(by_seed: Mapping[int, float]) -> Interval | None:
 def paired_difference(by_seed: Mapping[int, float], reference: Mapping[int, float]) -> Interval | None:
     """Mean over the seeds that both have of value - reference, with its interval; None when they share no seed.
 
-    Runs of the same seed see the same prompts, so what they have in common cancels within the pair.
+    Runs of the same seed draw their prompts from the same stream in the same order, and what they have in common
+    cancels within the pair. Where flat groups are dropped, how far a step gets in it depends on the run's own policy.
 
     >>> paired_difference({0: 1.5, 1: 2.5, 7: 9.0}, {0: 1.0, 1: 2.0})
     Interval(mean=0.5, low=0.5, high=0.5, num_seeds=2)

@@ -6,7 +6,8 @@ from statistics import median
 
 from rich.table import Table
 
-from actors.lr_policies import LengthTriggeredConfig, PolicyConfig
+from actors.lr_policies import LengthTriggeredConfig
+from actors.lr_policies.detector import DetectorConfig
 from orchestrator.stability import Verdict
 from sweeps.curves import Curves
 
@@ -15,18 +16,19 @@ from sweeps.curves import Curves
 class LeadTimes:
     """What one detector would have said about all the runs.
 
-    Every run stands in exactly one of: caught, missed, quiet, false alarms, no signal.
+    Every run stands in exactly one of: caught, missed, quiet, false alarms, unfinished, no signal.
 
     Example:
         LeadTimes(detector="length", lead_steps=(204, 187), num_missed=1, num_quiet=5, num_false_alarms=1,
-                  num_without_signal=0)
+                  num_unfinished=0, num_without_signal=0)
     """
 
     detector: str
     lead_steps: tuple[int, ...]  # of each caught run, from the firing to the collapse
     num_missed: int  # collapsed, and the detector had not fired by then
-    num_quiet: int  # neither collapsed nor fired
-    num_false_alarms: int  # fired, but the run did not collapse
+    num_quiet: int  # came to the end without a collapse, and the detector had not fired
+    num_false_alarms: int  # fired, but the run came to the end without a collapse
+    num_unfinished: int  # neither collapsed nor at the end, so that nobody knows: not counted above
     num_without_signal: int  # runs that never carry what the detector looks at: not counted above
 
     @property
@@ -36,17 +38,14 @@ class LeadTimes:
 
     @property
     def num_stable(self) -> int:
-        """Runs that did not collapse, of those that carry the signal."""
+        """Runs that came to their end without a collapse, of those that carry the signal."""
         return self.num_quiet + self.num_false_alarms
 
 
-def first_firing(run: Curves, detector: PolicyConfig) -> int | None:
+def first_firing(run: Curves, detector: DetectorConfig) -> int | None:
     """The first step at which the policy reports an event on the recorded metrics; None when it never does.
 
     Of `length_triggered` only the surge counts: decays of a period set by hand say nothing about the run.
-
-    Raises:
-        ValueError: the policy needs `total_steps` and sets none.
     """
     policy = detector.build(total_steps=None)
     counts = {"surge"} if isinstance(detector, LengthTriggeredConfig) else None
@@ -57,26 +56,24 @@ def first_firing(run: Curves, detector: PolicyConfig) -> int | None:
     return None
 
 
-def carries_signal(run: Curves, detector: PolicyConfig) -> bool:
+def carries_signal(run: Curves, detector: DetectorConfig) -> bool:
     """Whether the run recorded each metric that the policy reads, at one step at least."""
     signals = detector.build(total_steps=None).signals
     return all(any(signal in row for row in run.rows) for signal in signals)
 
 
-def lead_times(runs: Sequence[Curves], detectors: Mapping[str, PolicyConfig]) -> list[LeadTimes]:
-    """Each detector's record over all runs, every run judged by its own `stability` settings.
-
-    Raises:
-        ValueError: a policy needs `total_steps` and sets none.
-    """
+def lead_times(runs: Sequence[Curves], detectors: Mapping[str, DetectorConfig]) -> list[LeadTimes]:
+    """Each detector's record over all runs, every run judged by its own `stability` settings."""
     verdicts = [run.verdict() for run in runs]
     return [_record(name, detector, runs, verdicts) for name, detector in detectors.items()]
 
 
-def _record(name: str, detector: PolicyConfig, runs: Sequence[Curves], verdicts: Sequence[Verdict | None]) -> LeadTimes:
+def _record(
+    name: str, detector: DetectorConfig, runs: Sequence[Curves], verdicts: Sequence[Verdict | None]
+) -> LeadTimes:
     judged = [(run, verdict) for run, verdict in zip(runs, verdicts, strict=True) if carries_signal(run, detector)]
     collapsed = [(first_firing(run, detector), verdict.step) for run, verdict in judged if verdict is not None]
-    stable = [first_firing(run, detector) for run, verdict in judged if verdict is None]
+    stable = [first_firing(run, detector) for run, verdict in judged if verdict is None and run.finished]
     leads = tuple(collapse - firing for firing, collapse in collapsed if firing is not None and firing <= collapse)
     return LeadTimes(
         detector=name,
@@ -84,6 +81,7 @@ def _record(name: str, detector: PolicyConfig, runs: Sequence[Curves], verdicts:
         num_missed=len(collapsed) - len(leads),
         num_quiet=stable.count(None),
         num_false_alarms=len(stable) - stable.count(None),
+        num_unfinished=len(judged) - len(collapsed) - len(stable),
         num_without_signal=len(runs) - len(judged),
     )
 
@@ -96,8 +94,9 @@ def lead_time_table(records: Sequence[LeadTimes]) -> Table:
         "lead time in steps:\nmedian (range)",
         "missed",
         "false alarms",
-        "runs without\nits signal",
-        title="detectors: caught and missed of the runs that collapsed, false alarms of those that did not",
+        "left out:\nunfinished",
+        "left out:\nno signal",
+        title="detectors: caught and missed of the runs that collapsed, false alarms of those that ended without",
         title_justify="left",
     )
     for record in records:
@@ -107,6 +106,7 @@ def lead_time_table(records: Sequence[LeadTimes]) -> Table:
             _spread(record.lead_steps),
             f"{record.num_missed} of {record.num_collapsed}",
             f"{record.num_false_alarms} of {record.num_stable}",
+            str(record.num_unfinished),
             str(record.num_without_signal),
         )
     return table

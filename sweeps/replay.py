@@ -15,7 +15,9 @@ from actors.lr_policies import (
     SignalTriggeredPolicy,
 )
 from actors.lr_policies.detector import Detector
+from actors.misfit import Misfit
 from orchestrator.config_errors import ConfigError
+from orchestrator.trace_tables import STEP
 from orchestrator.traces import Trace
 from orchestrator.yaml_files import read_mapping
 from sweeps.scheduler_block import scheduler_block
@@ -53,7 +55,10 @@ def read_policy(path: str) -> SchedulerConfig:
     Raises:
         ConfigError: with file, field, value and what was expected.
     """
-    return scheduler_block(read_mapping(path), path)
+    config = scheduler_block(read_mapping(path), path)
+    if isinstance(config, SignalTriggeredConfig) and config.signal == STEP:
+        raise ConfigError(path, "signal", STEP, "a metric, which the number of a step is not")
+    return config
 
 
 def signals_of(config: SchedulerConfig) -> tuple[str, ...]:
@@ -89,9 +94,9 @@ def _build(config: SchedulerConfig, trace: Trace, path: str) -> LrPolicy:
     total_steps = int(trace.steps[-1]) + 1
     try:
         return config.build(total_steps)
-    except ValueError:
+    except Misfit as misfit:
         expected = f"less than total_steps, by default the trace's last step + 1: {total_steps}"
-        raise ConfigError(path, "warmup_steps", config.warmup_steps, expected) from None
+        raise ConfigError(path, misfit.field, misfit.value, expected) from None
 
 
 def _detector(policy: LrPolicy) -> Detector | None:

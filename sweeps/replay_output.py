@@ -2,35 +2,29 @@
 
 import json
 import math
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from rich.console import Console
 from rich.table import Table
 
 from actors.lr_policies import LrDecision
 from orchestrator.config_errors import MISSING, ConfigError
+from orchestrator.trace_tables import file_of
 from sweeps.replay import Replay
+from sweeps.targets import check_targets
 
 
-def check_targets(out: Path | None, plot: Path | None, source: str) -> None:
+def check_files(out: Path | None, plot: Path | None, trace: str, policy: str) -> None:
     """Refuse what cannot be written to, before anything is read.
 
     Raises:
-        ConfigError: no such folder, no ordinary file, the trace itself, or no suffix of a picture.
+        ConfigError: as `check_targets`, for which trace and policy are sources; or no suffix of a picture.
     """
-    for option, path in (("--out", out), ("--plot", plot)):
-        if path is None:
-            continue
-        if not path.parent.is_dir():
-            raise ConfigError(option, "", str(path), "a file in a folder that exists")
-        if path.exists() and not path.is_file():
-            raise ConfigError(option, "", str(path), "a file, new or to be replaced")
-        if path.exists() and Path(source).exists() and path.samefile(source):
-            raise ConfigError(option, "", str(path), "another file than the trace")
+    check_targets({"--out": out, "--plot": plot}, [("the trace", file_of(trace)), ("the policy", Path(policy))])
     if plot:
         from sweeps.replay_figure import check_format  # noqa: PLC0415 - matplotlib takes half a second
 
@@ -40,7 +34,7 @@ def check_targets(out: Path | None, plot: Path | None, source: str) -> None:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes the place of `path` when all went well, and is removed otherwise."""
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{uuid4().hex}{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,15 +10,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from actors.lr_policies import PolicyConfig
+from actors.lr_policies.detector import DetectorConfig
 from orchestrator.config_errors import MISSING, ConfigError
-from orchestrator.run_folder import METRICS
+from orchestrator.run_folder import CONFIG, METRICS
 from orchestrator.stability import StabilityConfig
 from sweeps.curves import Curves
 from sweeps.figure import draw
 from sweeps.lead_times import lead_time_table, lead_times
 from sweeps.measures import measures
 from sweeps.summary import summary_tables
+from sweeps.targets import check_targets
 
 FIGURE = "comparison.png"
 REFERENCE = "baseline"  # the arm of this name comes first: the others are compared with it
@@ -31,9 +33,22 @@ def find_folder(name: str, runs: Path) -> Path:
         ConfigError: there is neither.
     """
     for folder in (runs / name, Path(name)):
-        if folder.is_dir():
+        if name and os.path.isdir(folder):
             return folder
     raise ConfigError("FOLDER", "", name, f"a folder, or the name of one in {runs}")
+
+
+def check_files(figure: Path, csv: Path | None, folder: Path, detectors: Path | None) -> None:
+    """Refuse what cannot be written to, before anything is.
+
+    Raises:
+        ConfigError: as `check_targets`, for which all runs and the detectors are sources; or the figure is no .png.
+    """
+    recorded = [path for name in (METRICS, CONFIG) for path in folder.glob(f"*/*/{name}")]
+    sources = [("a run's own", path) for path in recorded] + ([("the detectors", detectors)] if detectors else [])
+    check_targets({"--out": figure, "--csv": csv}, sources)
+    if figure.suffix.lower() != ".png":
+        raise ConfigError("--out", "", str(figure), "a file name that ends in .png")
 
 
 def read_runs(folder: Path, stability: StabilityConfig | None = None) -> list[Curves]:
@@ -61,7 +76,7 @@ def read_runs(folder: Path, stability: StabilityConfig | None = None) -> list[Cu
     return runs if stability is None else [replace(run, stability=stability) for run in runs]
 
 
-def print_tables(runs: Sequence[Curves], detectors: Mapping[str, PolicyConfig], console: Console) -> None:
+def print_tables(runs: Sequence[Curves], detectors: Mapping[str, DetectorConfig], console: Console) -> None:
     """The table of arms, their differences, and the lead times of the detectors, as far as there are any."""
     unlimited = console.options.update(max_width=10_000)
     for table in summary_tables(runs, lambda table: console.measure(table, options=unlimited).minimum <= console.width):

@@ -6,12 +6,13 @@ from pydantic import Field, model_validator
 
 from actors.lr_policies.base import PolicyConfig
 from actors.misfit import Misfit
+from actors.settings import Count
 
 
 class AnnealConfig(PolicyConfig):
     """An lr that falls from lr to lr * min_lr_ratio between the end of the warm-up and `total_steps`."""
 
-    total_steps: Annotated[int, Field(ge=1)] | None = None  # None: the length of the experiment
+    total_steps: Count | None = None  # None: the length of the experiment
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     @model_validator(mode="after")

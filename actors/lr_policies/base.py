@@ -65,7 +65,7 @@ class PolicyConfig(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     lr: Annotated[float, Field(ge=0)] = 1e-6  # 0 is a control arm: the mismatch without the optimiser
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_steps: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
     def warm(self, step: int) -> float:
         """Warm-up factor of `step`, in (0, 1]: a linear rise that reaches 1 at step warmup_steps - 1."""

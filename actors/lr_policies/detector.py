@@ -9,15 +9,16 @@ from pydantic import Field
 
 from actors.ema import Ema
 from actors.lr_policies.decay import DecayConfig
+from actors.settings import Count
 
 
 class DetectorConfig(DecayConfig):
     """A policy that decays after a signal has risen."""
 
-    baseline_steps: Annotated[int, Field(ge=1)] = 50  # usable values, not step numbers
+    baseline_steps: Count = 50  # usable values, not step numbers
     smoothing: Annotated[float, Field(gt=0, le=1)] = 0.2  # weight of the newest value
     ratio: Annotated[float, Field(gt=0)] = 2.0
-    patience: Annotated[int, Field(ge=1)] = 3
+    patience: Count = 3
 
 
 class Detector:

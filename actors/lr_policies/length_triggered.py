@@ -9,6 +9,7 @@ from actors.lr_policies.base import LrDecision
 from actors.lr_policies.decay import EXACT, Decay, decimal
 from actors.lr_policies.detector import Detector, DetectorConfig
 from actors.lr_policies.step_order import StepOrder
+from actors.settings import Count
 
 LENGTH_KEY = "response/length_mean"  # tokens, over all responses generated in the step
 
@@ -19,8 +20,8 @@ class LengthTriggeredConfig(DetectorConfig):
     kind: Literal["length_triggered"] = "length_triggered"
     period_multiplier: Annotated[float, Field(gt=0)] = 1.8
     anchor: Literal["start", "surge"] = "start"
-    surge_step: Annotated[int, Field(ge=0)] | None = None  # by hand: nothing is detected
-    decay_period: Annotated[int, Field(ge=1)] | None = None  # by hand, in steps: holds from step 0 on
+    surge_step: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None  # by hand: nothing is detected
+    decay_period: Count | None = None  # by hand, in steps: holds from step 0 on
 
     def period_after(self, surge_step: int) -> int:
         """P = floor(period_multiplier * surge_step) of the decimal numbers, in steps, at least 1."""

@@ -17,7 +17,7 @@ class SignalTriggeredConfig(DetectorConfig):
     kind: Literal["signal_triggered"] = "signal_triggered"
     signal: Annotated[str, Field(min_length=1)]  # a metric key, such as mismatch/log_ppl_abs_diff
     threshold: float | None = None  # in the signal's unit; None: ratio * baseline
-    cooldown_steps: Annotated[int, Field(ge=0)] = 50
+    cooldown_steps: Annotated[int, Field(ge=0, le=2**31 - 1)] = 50
 
     def build(self, total_steps: int | None) -> "SignalTriggeredPolicy":
         return SignalTriggeredPolicy(self)

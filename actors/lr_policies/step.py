@@ -6,13 +6,14 @@ from pydantic import Field
 
 from actors.lr_policies.decay import DecayConfig
 from actors.lr_policies.schedule import Schedule
+from actors.settings import Count
 
 
 class StepConfig(DecayConfig):
     """`kind: step`."""
 
     kind: Literal["step"] = "step"
-    period: Annotated[int, Field(ge=1)]  # steps
+    period: Count  # steps
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     def build(self, total_steps: int | None) -> "StepPolicy":

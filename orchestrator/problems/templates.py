@@ -58,7 +58,8 @@ class Template:
 
     def encode(self, problem: Problem) -> list[int]:
         """[P] the token ids of a prompt; raises what `render` does."""
-        ids: list[int] = self._tokenizer(self.render(problem), add_special_tokens=False)["input_ids"]
+        # verbose warns of prompts beyond the model's context; these are passed over, and counted, by who asks
+        ids: list[int] = self._tokenizer(self.render(problem), add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
     def check(self, problem: Problem) -> None:

@@ -268,7 +268,9 @@ def test_what_a_shard_asks_to_keep_is_there_in_its_own_order(advantage: Advantag
     shard = replace(shard, keep_tokens=True)
     report = gradient_pass.run(shard)
     assert [len(records) for records in gradient_pass.tokens] == [len(sequences) for sequences in shard.microbatches]
-    pairs = [pair for two in zip(shard.microbatches, gradient_pass.tokens, strict=True) for pair in zip(*two, strict=True)]
+    pairs = [
+        pair for two in zip(shard.microbatches, gradient_pass.tokens, strict=True) for pair in zip(*two, strict=True)
+    ]
     kept = MismatchSums.from_logprobs(
         np.concatenate([record.train_logprobs for _, record in pairs]),
         np.concatenate([sequence.rollout_logprobs for sequence, _ in pairs]),

@@ -131,6 +131,7 @@ def test_a_value_is_shown_on_one_line_of_bounded_length(value: Any) -> None:
         ({"pet": {"kind": "cat"}, "guests": {"a b": {"kind": "dog"}}}, f"home.guests: got 'a b', expected {NAME}"),
         ({"pet": {"kind": "cat"}, "guests": {7: {"kind": "dog"}}}, "home.guests: got 7, expected a valid string"),
         ({"pet": {"kind": "cat"}, "motto": ""}, "home.motto: got '', expected text of 1 or more characters"),
+        ({"pet": {"kind": "cat"}, "guests": [1]}, "home.guests: got [1], expected a mapping"),
         ({"pet": {"kind": "cat"}, "doors": []}, "home.doors: got [], expected a list of 1 or more"),
         ({"pet": {"kind": "cat"}, "doors": [1, 2, 3]}, "home.doors: got [1, 2, 3], expected a list of 2 or fewer"),
         ({"pet": {"kind": "cat"}, "size": 1.5}, "home.size: got 1.5, expected a valid integer"),

@@ -72,10 +72,33 @@ def test_parquet_columns_may_hold_any_float_type(tmp_path: Path, element: pa.Dat
     assert metrics["kl"] == 0.25
 
 
-def test_large_lists_are_lists_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [pa.large_list(pa.float32()), pa.list_(pa.float32(), 2)], ids=str)
+def test_other_lists_are_lists_too(tmp_path: Path, kind: pa.DataType) -> None:
     path = tmp_path / "rollouts.parquet"
-    pq.write_table(pa.table({name: pa.array([[-0.5]], pa.large_list(pa.float32())) for name in COLUMNS}), path)
-    assert read_mismatch(str(path)).metrics()["tokens"] == 1
+    pq.write_table(pa.table({name: pa.array([[-0.5, -1.0], [-2.0, -3.0]], kind) for name in COLUMNS}), path)
+    measured = read_mismatch(str(path)).metrics()
+    assert (measured["tokens"], measured["train_log_ppl"]) == (4, (0.75 + 2.5) / 2)
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 2, 100])
+def test_blank_lines_are_passed_over_and_count(
+    tmp_path: Path, rows_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorded, "ROWS_AT_ONCE", rows_at_once)
+    path = write_json_lines(tmp_path, rows_of(GOOD, GOOD))
+    whole = read_mismatch(str(path)).metrics()
+    first, second = path.read_text().splitlines()
+    path.write_text(f"\n{first}\n \t\n\n{second}\n\n")
+    assert read_mismatch(str(path)).metrics() == whole
+    path.write_text(f"\n{first}\n\n{second}\n" + '{"train_logprobs": [-1], "rollout_logprobs": [NaN]}\n')
+    assert mistake_in(path) == "line 5: rollout_logprobs[0]: got nan, expected a finite number"
+
+
+@BOTH
+def test_a_suffix_counts_in_any_case(tmp_path: Path, write: Writer) -> None:
+    path = write(tmp_path, rows_of(GOOD))
+    other = path.rename(path.with_suffix(path.suffix.upper()))
+    assert read_mismatch(str(other)).metrics()["tokens"] == 2
 
 
 def test_whole_numbers_in_json_are_numbers(tmp_path: Path) -> None:
@@ -188,7 +211,7 @@ def test_a_line_that_is_no_object_of_lists_is_named(tmp_path: Path, line: str, s
 def test_bytes_that_are_no_text_are_a_mistake_in_the_file(tmp_path: Path) -> None:
     path = write_json_lines(tmp_path, rows_of(GOOD))
     path.write_bytes(path.read_bytes() + b'{"train_logprobs": "\xff"}\n')
-    assert "utf-8" in mistake_in(path).lower()
+    assert "invalid unicode" in mistake_in(path)
 
 
 @BOTH

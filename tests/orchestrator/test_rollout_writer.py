@@ -234,13 +234,16 @@ import numpy as np
 from orchestrator.rollout_writer import RolloutWriter
 from test_rollout_writer import row
 
-noise = np.random.default_rng(0).random(2000, np.float32)
+noise = np.random.default_rng(0).random((500, 2000), np.float32)
 long = dict(response_token_ids=np.arange(2000, dtype=np.int32), tokens=("x",) * 2000)
-rows = [replace(row(step), train_logprobs=noise, rollout_logprobs=noise, **long) for step in range(500)]
+rows = [replace(row(i), train_logprobs=noise[i], rollout_logprobs=noise[i], **long) for i in range(500)]
 with RolloutWriter(Path(sys.argv[1]), print) as writer:
     for number in range(10**6):
         writer.write("train", rows)
 """
+
+
+MEGABYTE = 1_000_000  # less than half of such a file
 
 
 def test_a_process_that_is_killed_in_the_middle_of_a_file_leaves_the_one_before(tmp_path: Path) -> None:
@@ -248,11 +251,10 @@ def test_a_process_that_is_killed_in_the_middle_of_a_file_leaves_the_one_before(
     environment = {**os.environ, "PYTHONPATH": f"{here.parents[1]}{os.pathsep}{here}"}
     child = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], env=environment)
     try:
-        while not path.exists() or path.stat().st_size < 100_000:
+        deadline = time.monotonic() + 60
+        while not path.exists() or not any(0 < size < MEGABYTE for size in sizes_in(tmp_path)):  # in the middle of one
             assert child.poll() is None
-        size = path.stat().st_size
-        while not any(0 < of_file < size for of_file in sizes_in(tmp_path)):  # one of them is being written
-            assert child.poll() is None
+            assert time.monotonic() < deadline
     finally:
         child.kill()
         child.wait()

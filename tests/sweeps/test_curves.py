@@ -33,8 +33,18 @@ def test_a_run_that_recorded_nothing_has_no_steps(tmp_path: Path) -> None:
 
 
 def test_a_last_line_that_a_crash_cut_off_is_left_out(tmp_path: Path) -> None:
-    (tmp_path / METRICS).write_text('{"step": 0, "a": 1.0}\n{"step": 1, "a')
-    assert read_rows(tmp_path / METRICS) == [{"step": 0, "a": 1.0}]
+    whole = '{"step": 0, "a": 1.0}\n{"step": 1, "a": 2.0}\n'
+    for length in range(len(whole) + 1):
+        (tmp_path / METRICS).write_text(whole[:length])
+        assert [row["step"] for row in read_rows(tmp_path / METRICS)] == list(range(whole[:length].count("\n")))
+
+
+def test_blank_lines_are_passed_over_and_count(tmp_path: Path) -> None:
+    (tmp_path / METRICS).write_bytes(b'\n{"step": 0, "a": 1.0}\r\n \t\r\n\n{"step": 1}\n\n')
+    assert read_rows(tmp_path / METRICS) == [{"step": 0, "a": 1.0}, {"step": 1}]
+    (tmp_path / METRICS).write_text('{"step": 0}\n\n{"step": 0}\n')
+    with pytest.raises(ConfigError, match=r"line 3: step: got 0, expected more than 0$"):
+        read_rows(tmp_path / METRICS)
 
 
 def test_an_absent_metric_is_not_a_number() -> None:
@@ -65,8 +75,9 @@ def test_a_run_is_judged_by_the_settings_it_was_made_with(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ('{"step": 1, "a"', 'line 2: got \'{"step": 1, "a"\', expected JSON'),
-        ("[1, 2]", "line 2: got [1, 2], expected an object with a step's metrics"),
+        ('{"step": 1, "a"', 'line 2: got \'{"step": 1, "a"\', expected a JSON object (EOF while parsing an object)'),
+        ("[1, 2]", "line 2: got [1, 2], expected a JSON object"),
+        ("[" * 100_000, f"line 2: got '{'[' * 76}..., expected a JSON object (recursion limit exceeded)"),
         ('{"a": 1.0}', "line 2: step: expected a step number, 0 or more"),
         ('{"step": -1}', "line 2: step: got -1, expected a step number, 0 or more"),
         ('{"step": 1.5}', "line 2: step: got 1.5, expected a step number, 0 or more"),
@@ -75,7 +86,12 @@ def test_a_run_is_judged_by_the_settings_it_was_made_with(tmp_path: Path) -> Non
         ('{"step": 1, "a": "high"}', "line 2: a: got 'high', expected a finite number"),
         ('{"step": 1, "a": NaN}', "line 2: a: got nan, expected a finite number"),
         ('{"step": 1, "a": null}', "line 2: a: got null, expected a finite number"),
-        ("", "line 2: got '', expected JSON"),
+        (f'{{"step": 1{"0" * 30}}}', f"line 2: step: got 1{'0' * 30}, expected a step number, 0 or more"),
+        (f'{{"step": {2**63}}}', f"line 2: step: got {2**63}, expected a step number, 0 or more"),
+        (f'{{"step": 1, "a": 1{"0" * 400}}}', f"line 2: a: got 1{'0' * 76}..., expected a finite number"),
+        (f'{{"step": 1, "a": 1{"0" * 5000}}}', "line 2: got "),
+        ('{"step": 1, "a": 1e400}', "line 2: a: got inf, expected a finite number"),
+        ('{"step": 1, "\\ud800": 1}', "line 2: got "),
     ],
 )
 def test_a_malformed_line_is_told_with_its_number_and_what_was_expected(line: str, told: str, tmp_path: Path) -> None:
@@ -89,8 +105,39 @@ def test_a_malformed_line_is_told_with_its_number_and_what_was_expected(line: st
 
 def test_metrics_that_are_no_text_are_told(tmp_path: Path) -> None:
     (tmp_path / METRICS).write_bytes(b"\xff\xfe\n")
-    with pytest.raises(ConfigError, match=r"metrics.jsonl: expected a readable file"):
+    with pytest.raises(ConfigError, match=r"metrics.jsonl: line 1: got .*, expected a JSON object"):
         read_rows(tmp_path / METRICS)
+
+
+def test_metrics_that_are_no_file_are_told(tmp_path: Path) -> None:
+    (tmp_path / METRICS).mkdir()
+    with pytest.raises(ConfigError, match=r"metrics.jsonl: expected a readable file \(Is a directory\)$"):
+        Curves.read(tmp_path, "decay", 0)
+
+
+@pytest.mark.parametrize(
+    ("config", "finished"),
+    [(None, True), ("name: demo", True), ("steps: 3", True), ("steps: 2", True), ("steps: 4", False)],
+)
+def test_a_run_is_finished_at_the_last_step_that_its_config_asks_for(
+    config: str | None, finished: bool, tmp_path: Path
+) -> None:
+    (tmp_path / METRICS).write_text('{"step": 0}\n{"step": 2}\n')
+    if config is not None:
+        (tmp_path / CONFIG).write_text(config)
+    assert Curves.read(tmp_path, "decay", 0).finished == finished
+
+
+def test_a_run_that_recorded_nothing_has_not_finished(tmp_path: Path) -> None:
+    (tmp_path / CONFIG).write_text("steps: 1\n")
+    assert not Curves.read(tmp_path, "decay", 0).finished
+
+
+@pytest.mark.parametrize("steps", ["0", "many", "1.5", "true"])
+def test_a_config_whose_steps_are_no_number_is_told(steps: str, tmp_path: Path) -> None:
+    (tmp_path / CONFIG).write_text(f"steps: {steps}\n")
+    with pytest.raises(ConfigError, match=r"config.yaml: steps: got .*, expected "):
+        Curves.read(tmp_path, "decay", 0)
 
 
 def test_a_wrong_setting_is_told_with_its_field() -> None:

@@ -82,7 +82,7 @@ def titles(figure: Figure) -> list[str]:
     ],
 )
 def test_a_png_is_written_without_a_warning(runs: list[Curves], tmp_path: Path) -> None:
-    path = tmp_path / "new folder" / "comparison.png"
+    path = tmp_path / "comparison.png"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         draw(runs, path, title="$demo_1: 50%")

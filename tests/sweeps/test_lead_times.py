@@ -1,16 +1,17 @@
 """Lead times, missed collapses and false alarms of small runs, worked out by hand."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from io import StringIO
 
 import numpy as np
-import pytest
 from rich.console import Console
 
-from actors.lr_policies import ConstantConfig, LengthTriggeredConfig, PolicyConfig, SignalTriggeredConfig, StepConfig
+from actors.lr_policies import LengthTriggeredConfig, SignalTriggeredConfig
+from actors.lr_policies.detector import DetectorConfig
 from orchestrator.stability import StabilityConfig
 from sweeps.curves import Curves
-from sweeps.lead_times import LeadTimes, carries_signal, first_firing, lead_time_table, lead_times
+from sweeps.lead_times import LeadTimes, first_firing, lead_time_table, lead_times
 
 LENGTH, NONFINITE, NOISE = "response/length_mean", "gradient/nonfinite", "gradient/noise_scale"
 NUM_STEPS = 12
@@ -34,7 +35,7 @@ def of_rows(rows: Sequence[dict[str, float]]) -> Curves:
     return Curves(arm="baseline", seed=0, steps=steps, rows=tuple(rows), stability=TWO_NONFINITE)
 
 
-def only(detector: PolicyConfig, runs: Sequence[Curves]) -> LeadTimes:
+def only(detector: DetectorConfig, runs: Sequence[Curves]) -> LeadTimes:
     [record] = lead_times(runs, {"it": detector})
     return record
 
@@ -52,7 +53,13 @@ def test_each_run_is_caught_missed_quiet_or_a_false_alarm() -> None:
         run(),
     ]
     assert only(SURGE, runs) == LeadTimes(
-        detector="it", lead_steps=(4, 9, 0), num_missed=2, num_quiet=3, num_false_alarms=1, num_without_signal=0
+        detector="it",
+        lead_steps=(4, 9, 0),
+        num_missed=2,
+        num_quiet=3,
+        num_false_alarms=1,
+        num_unfinished=0,
+        num_without_signal=0,
     )
 
 
@@ -61,7 +68,13 @@ def test_a_run_that_never_carries_the_signal_does_not_count() -> None:
     noisy = of_rows([{**row, NOISE: 100.0} if row["step"] == 6 else row for row in run(collapse=8).rows])
     record = only(detector, [noisy, run(collapse=8), run(), run(**{NOISE: 1.0})])
     assert record == LeadTimes(
-        detector="it", lead_steps=(2,), num_missed=0, num_quiet=1, num_false_alarms=0, num_without_signal=2
+        detector="it",
+        lead_steps=(2,),
+        num_missed=0,
+        num_quiet=1,
+        num_false_alarms=0,
+        num_unfinished=0,
+        num_without_signal=2,
     )
     assert (record.num_collapsed, record.num_stable) == (1, 1)
 
@@ -78,14 +91,6 @@ def test_of_length_triggered_only_the_surge_is_a_firing() -> None:
     assert first_firing(run(), by_hand) is None
 
 
-def test_a_schedule_never_fires_and_needs_no_signal() -> None:
-    for schedule in (ConstantConfig(), StepConfig(period=2)):
-        assert carries_signal(of_rows([{"step": 0}]), schedule)
-    assert only(ConstantConfig(), [run(surge=2, collapse=7), run()]) == LeadTimes(
-        detector="it", lead_steps=(), num_missed=1, num_quiet=1, num_false_alarms=0, num_without_signal=0
-    )
-
-
 def test_steps_are_those_of_the_recording() -> None:
     assert first_firing(run(surge=4, first_step=100), SURGE) == 104
     assert only(SURGE, [run(surge=4, collapse=10, first_step=100)]).lead_steps == (6,)
@@ -98,19 +103,48 @@ def test_every_run_is_judged_by_its_own_settings() -> None:
     assert (record.lead_steps, record.num_false_alarms) == ((4,), 1)
 
 
-def test_a_policy_that_does_not_know_how_long_it_lasts_is_an_error() -> None:
-    from actors.lr_policies import LinearConfig
-
-    with pytest.raises(ValueError, match="total_steps"):
-        lead_times([run()], {"it": LinearConfig()})
+def test_a_run_that_neither_collapsed_nor_came_to_its_end_is_left_out() -> None:
+    longer = {"num_steps": NUM_STEPS + 1}
+    runs = [
+        replace(run(surge=3, collapse=7), **longer),  # a collapse is one, wherever the run stopped
+        replace(run(surge=8), **longer),  # may yet collapse: no false alarm
+        replace(run(), **longer),
+        replace(run(surge=8), num_steps=NUM_STEPS),
+        run(),
+    ]
+    record = only(SURGE, runs)
+    assert record == LeadTimes(
+        detector="it",
+        lead_steps=(4,),
+        num_missed=0,
+        num_quiet=1,
+        num_false_alarms=1,
+        num_unfinished=2,
+        num_without_signal=0,
+    )
+    assert record.num_stable == 2
 
 
 def test_the_table_has_a_row_per_detector_with_the_number_of_runs_behind_each_figure() -> None:
     records = [
         LeadTimes(
-            detector="length", lead_steps=(4, 9, 1), num_missed=1, num_quiet=2, num_false_alarms=3, num_without_signal=0
+            detector="length",
+            lead_steps=(4, 9, 1),
+            num_missed=1,
+            num_quiet=2,
+            num_false_alarms=3,
+            num_unfinished=2,
+            num_without_signal=0,
         ),
-        LeadTimes(detector="noise", lead_steps=(), num_missed=0, num_quiet=1, num_false_alarms=0, num_without_signal=8),
+        LeadTimes(
+            detector="noise",
+            lead_steps=(),
+            num_missed=0,
+            num_quiet=1,
+            num_false_alarms=0,
+            num_unfinished=0,
+            num_without_signal=8,
+        ),
     ]
     out = StringIO()
     Console(file=out, width=120).print(lead_time_table(records))
@@ -118,7 +152,7 @@ def test_the_table_has_a_row_per_detector_with_the_number_of_runs_behind_each_fi
         [cell.strip() for cell in line.strip("│").split("│")] for line in out.getvalue().splitlines() if "│" in line
     ]
     assert lines == [
-        ["length", "3 of 4", "4 (1-9)", "1 of 4", "3 of 5", "0"],
-        ["noise", "0 of 0", "-", "0 of 0", "0 of 1", "8"],
+        ["length", "3 of 4", "4 (1-9)", "1 of 4", "3 of 5", "2", "0"],
+        ["noise", "0 of 0", "-", "0 of 0", "0 of 1", "0", "8"],
     ]
     assert max(map(len, out.getvalue().splitlines())) <= 120

@@ -23,7 +23,7 @@ from orchestrator.records import StepRecord
 from orchestrator.traces import Trace
 from sweeps import cli
 from sweeps.replay import Replay, Watch, replay
-from sweeps.replay_output import event_table, publish
+from sweeps.replay_output import event_table, publish, replacing
 
 ROOT = Path(__file__).resolve().parents[2]
 VECTORS = sorted((ROOT / "tests" / "data" / "vectors").glob("lr_*.json"))
@@ -178,6 +178,15 @@ def test_a_picture_that_cannot_be_drawn_leaves_everything_as_it_was(
     assert (out.read_text(), [path.name for path in tmp_path.iterdir()]) == ("earlier", ["out.jsonl"])
 
 
+def test_what_is_written_beside_a_file_has_a_name_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    with replacing(path) as one, replacing(path) as other:
+        assert len({path, one, other}) == 3
+        assert {one.parent, other.parent, one.suffix, other.suffix} == {tmp_path, ".png"}
+        one.touch()
+        other.touch()
+
+
 def shown(replayed: Replay) -> list[list[str]]:
     """The cells of the event table, as a terminal of 100 columns shows them."""
     console = Console(force_terminal=True, width=100, color_system=None)
@@ -282,7 +291,8 @@ def mistake(evenkeel: Command, *arguments: str) -> str:
     [
         ("[1]", "got [1], expected a mapping with text keys at the top level"),
         ("", "expected a mapping with text keys at the top level"),
-        ("{lr: 1.0}", "got {'lr': 1.0}, expected a mapping with a 'kind'"),
+        ("{lr: 1.0}", "policy.yaml: kind: expected a kind out of 'constant', 'linear', "),
+        ("{kind: null}", "policy.yaml: kind: got null, expected a kind out of 'constant', 'linear', "),
         ("{kind: magic}", "kind: got 'magic', expected a kind out of 'constant', 'linear', "),
         ("{kind: step, periods: 5}", "period: expected a value: it is missing (and 1 more)"),
         ("{kind: constant, lrr: 5}", "lrr: got 5, expected a known key; did you mean 'lr'?"),
@@ -293,7 +303,12 @@ def mistake(evenkeel: Command, *arguments: str) -> str:
         ("{kind: signal_triggered, signal: x, threshold: high}", "threshold: got 'high', expected a valid number"),
         ("{kind: signal_triggered, threshold: 1.0}", "signal: expected a value: it is missing"),
         ("{kind: linear, warmup_steps: 16}", "warmup_steps: got 16, expected less than total_steps, by default the"),
-        ("{kind: cosine, warmup_steps: 5, total_steps: 5}", "got {"),
+        (
+            "{kind: cosine, warmup_steps: 5, total_steps: 5}",
+            "policy.yaml: warmup_steps: got 5, expected less than total_steps, which is 5",
+        ),
+        ("{kind: signal_triggered, signal: ''}", "policy.yaml: signal: got '', expected text of 1 or more characters"),
+        ("{kind: signal_triggered, signal: step}", "policy.yaml: signal: got 'step', expected a metric, "),
         ("kind: [", "policy.yaml:"),
     ],
 )
@@ -314,6 +329,8 @@ def test_a_policy_file_that_is_not_there_is_told(evenkeel: Command) -> None:
     ("name", "text", "told"),
     [
         ("t.jsonl", None, "t.jsonl: expected a readable file (it is not there)"),
+        ("", None, "TRACE: got '', expected a .jsonl, .csv or .parquet file, a run folder or an MLflow run id"),
+        (f"{'x' * 300}.csv", None, f"{'x' * 300}.csv: expected a readable file (it is not there)"),
         ("t.txt", "", "t.txt: expected a .jsonl, .csv or .parquet file, a run folder or an MLflow run id"),
         ("t.jsonl", "", "t.jsonl: expected at least one step; it has none"),
         ("t.jsonl", '{"step": 0}\n{', "t.jsonl: line 2: got '{', expected a JSON object (EOF while parsing an object;"),
@@ -357,6 +374,10 @@ def test_a_mistake_in_the_trace_is_told_with_its_place(
         (["--out", "."], "--out: got '.', expected a file, new or to be replaced"),
         (["--out", os.devnull], f"--out: got '{os.devnull}', expected a file, new or to be replaced"),
         (["--out", "./t.jsonl"], "--out: got 't.jsonl', expected another file than the trace"),
+        (["--out", "link.jsonl"], "--out: got 'link.jsonl', expected another file than the trace"),
+        (["--out", "policy.yaml"], "--out: got 'policy.yaml', expected another file than the policy"),
+        (["--out", "f.png", "--plot", "./f.png"], "--plot: got 'f.png', expected another file than that of --out"),
+        (["--out", "link.png", "--plot", "f.png"], "--plot: got 'f.png', expected another file than that of --out"),
         (["--map", "x"], "--map: got 'x', expected OLD=NEW, a recorded column and the name to read it under"),
         (["--map", f"x={LENGTH}"], f"--map: got 'x={LENGTH}', expected a column of t.jsonl; the columns are "),
         (
@@ -367,7 +388,21 @@ def test_a_mistake_in_the_trace_is_told_with_its_place(
 )
 def test_a_mistake_in_an_option_is_told_by_its_name(evenkeel: Command, arguments: list[str], told: str) -> None:
     write(LENGTHS, "t.jsonl")
+    Path("link.jsonl").symlink_to("t.jsonl")
+    Path("link.png").symlink_to("f.png")  # not there yet
     assert mistake(evenkeel, "t.jsonl", "--policy", policy(SURGE), *arguments).startswith(told)
+
+
+def test_the_metrics_of_a_run_folder_are_its_trace(evenkeel: Command) -> None:
+    Path("seed-0").mkdir()
+    write(LENGTHS, "seed-0/metrics.jsonl")
+    line = mistake(evenkeel, "seed-0", "--policy", policy(SURGE), "--out", "seed-0/metrics.jsonl")
+    assert line == "--out: got 'seed-0/metrics.jsonl', expected another file than the trace"
+
+
+def test_targets_are_checked_before_anything_is_read(evenkeel: Command) -> None:
+    line = mistake(evenkeel, "gone.jsonl", "--policy", "gone.yaml", "--out", "gone/d.jsonl")
+    assert line == "--out: got 'gone/d.jsonl', expected a file in a folder that exists"
 
 
 def test_a_replay_loads_nothing_heavy(evenkeel: Command, tmp_path: Path) -> None:

@@ -99,8 +99,11 @@ def test_settings_given_for_all_runs_win_over_their_own(runs: Path) -> None:
 def test_a_folder_is_found_by_its_path_or_its_name(runs: Path) -> None:
     assert find_folder("demo", runs) == runs / "demo"
     assert find_folder(str(runs / "demo"), Path("elsewhere")) == runs / "demo"
-    with pytest.raises(ConfigError, match=r"^FOLDER: got 'gone', expected a folder, or the name of one in "):
-        find_folder("gone", runs)
+    for name in ("gone", "", "x" * 300):
+        with pytest.raises(
+            ConfigError, match=rf"^FOLDER: got '{name[:70]}.*, expected a folder, or the name of one in "
+        ):
+            find_folder(name, runs)
 
 
 # What is written.
@@ -155,10 +158,10 @@ def test_the_report_prints_arms_and_differences_and_draws_the_figure(evenkeel: C
 
 def test_with_detectors_the_report_prints_their_lead_times(evenkeel: Command, runs: Path) -> None:
     Path("d.yaml").write_text(DETECTORS)
-    code, out, _ = evenkeel("report", "runs/demo", "--detectors", "d.yaml", "--out", "new/f.png", "--csv", "f.csv")
+    code, out, _ = evenkeel("report", "runs/demo", "--detectors", "d.yaml", "--out", "f.PNG", "--csv", "f.csv")
     assert code == 0
-    assert row(out, "length") == ["2 of 2", "6.5 (5-8)", "0 of 2", "0 of 2", "0"]
-    assert Path("new/f.png").read_bytes().startswith(PNG)
+    assert row(out, "length") == ["2 of 2", "6.5 (5-8)", "0 of 2", "0 of 2", "0", "0"]
+    assert Path("f.PNG").read_bytes().startswith(PNG)
     assert Path("f.csv").read_text().startswith("arm,seed,steps,collapse_step,")
     assert not (runs / "demo" / "comparison.png").exists()
 
@@ -168,7 +171,15 @@ def test_the_stability_of_the_detectors_file_judges_all_runs(evenkeel: Command) 
     code, out, _ = evenkeel("report", "demo", "--detectors", "d.yaml")
     assert code == 0
     assert row(out, "collapsed") == ["0 of 2", "0 of 2"]
-    assert row(out, "length") == ["0 of 0", "-", "0 of 0", "2 of 4", "0"]
+    assert row(out, "length") == ["0 of 0", "-", "0 of 0", "2 of 4", "0", "0"]
+
+
+def test_a_run_that_still_goes_on_is_no_stable_one(evenkeel: Command, runs: Path) -> None:
+    Path("d.yaml").write_text(DETECTORS)
+    (runs / "demo" / "a-decay" / "seed-2" / "config.yaml").write_text("steps: 17\n")
+    code, out, _ = evenkeel("report", "demo", "--detectors", "d.yaml")
+    assert code == 0
+    assert row(out, "length") == ["2 of 2", "6.5 (5-8)", "0 of 2", "0 of 1", "1", "0"]
 
 
 def test_names_are_printed_as_they_are(evenkeel: Command) -> None:
@@ -188,8 +199,29 @@ def test_names_are_printed_as_they_are(evenkeel: Command) -> None:
         (["demo", "--detectors", "gone.yaml"], "gone.yaml: expected a readable file (No such file or directory)"),
         (["demo", "--detectors", "bad.yaml"], "bad.yaml: it.kind: got 'magic', expected a kind out of 'constant', "),
         (["demo", "--out", "figure.gif"], "--out: got 'figure.gif', expected a file name that ends in .png"),
-        (["demo", "--out", "bad.yaml/f.png"], "--out: got 'bad.yaml/f.png', expected a file that can be written ("),
-        (["demo", "--csv", "gone/f.csv"], "--csv: got 'gone/f.csv', expected a file that can be written ("),
+        (["demo", "--out", "bad.yaml/f.png"], "--out: got 'bad.yaml/f.png', expected a file in a folder that exists"),
+        (["demo", "--out", "gone/f.png"], "--out: got 'gone/f.png', expected a file in a folder that exists"),
+        (["demo", "--out", "folder.png"], "--out: got 'folder.png', expected a file, new or to be replaced"),
+        (["demo", "--csv", "gone/f.csv"], "--csv: got 'gone/f.csv', expected a file in a folder that exists"),
+        (["demo", "--csv", "runs"], "--csv: got 'runs', expected a file, new or to be replaced"),
+        (
+            ["demo", "--out", "f.png", "--csv", "./f.png"],
+            "--csv: got 'f.png', expected another file than that of --out",
+        ),
+        (
+            ["demo", "--detectors", "bad.yaml", "--csv", "bad.yaml"],
+            "--csv: got 'bad.yaml', expected another file than the detectors",
+        ),
+        (
+            ["demo", "--csv", "runs/demo/a-decay/seed-0/metrics.jsonl"],
+            "--csv: got 'runs/demo/a-decay/seed-0/metrics.jsonl', expected another file than a run's own",
+        ),
+        (
+            ["demo", "--detectors", "lost.yaml"],
+            "lost.yaml: it.signal: got 'reward/maen', expected a metric that a run has recorded; "
+            "did you mean 'reward/mean'? one of: gradient/nonfinite, response/length_mean, reward/mean",
+        ),
+        ([""], "FOLDER: got '', expected a folder, or the name of one in runs"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_two(
@@ -201,8 +233,12 @@ def test_bad_input_is_one_line_and_exit_code_two(
     (runs / "torn" / "a" / "seed-0" / METRICS).write_text('{"step": 0}\n{"step": "one"}\n')
     (runs / "wrong" / "a" / "seed-0" / "config.yaml").write_text("stability: {patience: 0}\n")
     Path("bad.yaml").write_text("it: {kind: magic}\n")
-    code, _, err = evenkeel("report", *arguments)
-    assert code == 2
+    Path("lost.yaml").write_text("it: {kind: signal_triggered, signal: reward/maen}\n")
+    Path("folder.png").mkdir()
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    code, out, err = evenkeel("report", *arguments)
+    assert (code, out) == (2, "")
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
     assert err.startswith(f"evenkeel: {told}")
     assert err.count("\n") == 1
 

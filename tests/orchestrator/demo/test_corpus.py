@@ -13,8 +13,8 @@ from orchestrator.demo.corpus import (
     step_response,
     warm_start_sample,
 )
-from orchestrator.rewards import arithmetic_reward
 from orchestrator.problems.problem import Problem
+from orchestrator.rewards import arithmetic_reward
 from orchestrator.tasks import is_held_out
 
 SAMPLES = [warm_start_sample(CorpusMixture(), seed=0, index=index) for index in range(8000)]

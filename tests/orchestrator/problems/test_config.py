@@ -50,7 +50,7 @@ def test_a_pattern_that_is_no_regular_expression_is_refused_with_the_reason() ->
 
 @pytest.mark.parametrize("key", ["prompt_key", "answer_key", "source_key", "extra_key"])
 def test_a_key_is_not_empty(key: str) -> None:
-    assert mistake_in(**{key: ""}) == f"a.yaml: task.{key}: got '', expected String should have at least 1 character"
+    assert mistake_in(**{key: ""}) == f"a.yaml: task.{key}: got '', expected text of 1 or more characters"
 
 
 def test_a_key_that_does_not_exist_is_refused() -> None:
