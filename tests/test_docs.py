@@ -11,11 +11,13 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from actors.corrections import Correction, CorrectionConfig
-from actors.lr_policies import PolicyConfig, SchedulerConfig
+from actors.corrections import CorrectionConfig
+from actors.lr_policies import SchedulerConfig
 from actors.statistics import MismatchSums
 from orchestrator.config import ExperimentConfig, ExperimentFile
+from orchestrator.evaluation_metrics import evaluation_keys
 from orchestrator.metric_keys import CORRECTION
+from orchestrator.task_config import TaskConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -26,6 +28,7 @@ COMPOSED_KEYS = {
     *(f"scheduler/event/{event}" for event in ("surge", "decay", "floor")),
     *(f"time/{phase}" for phase in ("rollout", "score", "evaluate", "gradients", "decide", "apply", "publish")),
     *CORRECTION,
+    *(key.replace("@7", "@<n>") for key in evaluation_keys("<set>", 7)),
 }
 AREAS = "correction|eval|gradient|mismatch|policy|response|reward|sampling|scheduler|stability|throughput|time"
 KEY = re.compile(rf"(?:{AREAS})/\w+")
@@ -53,18 +56,24 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
             yield part
 
 
+def kinds(union: Any) -> dict[str, type[BaseModel]]:
+    """The config classes of a tagged union, by kind."""
+    return {get_args(model.model_fields["kind"].annotation)[0]: model for model in models_in(get_args(union)[0])}
+
+
+# The config classes whose own keys stand in a table of kinds.
+UNIONS = (SchedulerConfig, CorrectionConfig, TaskConfig)
+OF_A_KIND = {model for union in UNIONS for model in kinds(union).values()}
+
+
 def fields_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Dotted path and field of everything an experiment file may hold, kinds of scheduler and correction left out."""
+    """Dotted path and field of everything an experiment file may hold; of a kind only what is in blocks below it."""
     for name, field in model.model_fields.items():
         yield f"{prefix}{name}", field
         for below in models_in(field.annotation):
-            if not issubclass(below, PolicyConfig | Correction):
-                yield from fields_of(below, f"{prefix}{name}.")
-
-
-def kinds(union: Any) -> dict[str, type[BaseModel]]:
-    """The config classes of a tagged union, by kind."""
-    return {model.model_fields["kind"].default: model for model in models_in(get_args(union)[0])}
+            for path, inner in fields_of(below, f"{prefix}{name}."):
+                if below not in OF_A_KIND or path.count(".") > prefix.count(".") + 1:
+                    yield path, inner
 
 
 def default_cell(field: FieldInfo) -> str:
@@ -112,7 +121,10 @@ def test_every_documented_key_of_an_experiment_file_exists() -> None:
     assert {key.strip("`") for key in keys} - known == set()
 
 
-@pytest.mark.parametrize(("union", "column"), [(SchedulerConfig, "length_triggered"), (CorrectionConfig, "token_tis")])
+@pytest.mark.parametrize(
+    ("union", "column"),
+    [(SchedulerConfig, "length_triggered"), (CorrectionConfig, "token_tis"), (TaskConfig, "python")],
+)
 def test_every_parameter_of_every_kind_is_documented_with_its_default(union: Any, column: str) -> None:
     ((header, *cells),) = [table for table in tables(EXPERIMENT_FILE) if column in table[0]]
     table = [dict(zip(header, row, strict=True)) for row in cells]
@@ -126,8 +138,7 @@ def test_every_parameter_of_every_kind_is_documented_with_its_default(union: Any
 def test_every_field_of_every_config_is_named_in_backticks() -> None:
     named = in_backticks(EXPERIMENT_FILE)
     wanted = {path for path, _ in fields_of(ExperimentConfig)}
-    models = [*kinds(SchedulerConfig).values(), *kinds(CorrectionConfig).values()]
-    wanted |= {name for model in models for name in model.model_fields if name != "kind"}
+    wanted |= {name for model in OF_A_KIND for name in model.model_fields if name != "kind"}
     assert wanted - named == set()
 
 
@@ -154,7 +165,7 @@ def test_method_has_the_sections_that_docstrings_refer_to() -> None:
     sections = set(re.findall(r"^## (\d+)\. ", METHOD, re.MULTILINE))
     sources = [path.read_text() for package in ("actors", "orchestrator") for path in (ROOT / package).rglob("*.py")]
     cited = {number for text in sources for number in re.findall(r"method\.md section (\d+)", text)}
-    assert sections == set("12345678")
+    assert sections == set("123456789")
     assert cited
     assert cited <= sections
 
