@@ -37,7 +37,7 @@ class RolloutConfig(Settings):
     max_response_tokens: Count
     temperature: float = Field(1.0, ge=0.01, description="vLLM would silently raise anything smaller to 0.01")
     dtype: Dtype = "bfloat16"
-    filter_flat_groups: bool = Field(False, description="drop groups whose rewards are all equal and sample more")
+    filter_flat_groups: bool = Field(False, description="drop groups whose scores are all equal and sample more")
     max_rounds: Count = Field(4, description="sampling rounds per step when groups are dropped")
     max_concurrent: Count = Field(256, description="sequences an engine works on at once")
     kv_cache_gib: Count = Field(1, description="memory for the KV cache of a CPU engine")

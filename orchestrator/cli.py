@@ -48,17 +48,18 @@ def run(
     """Train one arm with one seed; metrics go to runs/<name>/<arm>/seed-<n>/metrics.jsonl and to MLflow."""
     config = ExperimentFile.read(file, overrides or []).resolve(arm)
     model = find_model(config, file)
-    # ray, torch and transformers: seconds that --help and bad input need not wait for
-    from cluster.session import session
-    from orchestrator.experiment import Experiment, RunSpec
     from orchestrator.task_problems import TaskFiles
 
     task = TaskFiles.open(config, file)
+    # ray, torch and transformers: seconds that --help and most bad input need not wait for
+    from cluster.session import session
+    from orchestrator.experiment import Experiment, RunSpec, check_problems
 
     seed = config.seeds[0] if seed is None else seed
     folder = run_path(runs, config.name, arm, seed)
     faults = faults_from_environment()
     spec = RunSpec(config=config, model=model, task=task, arm=arm, seed=seed, folder=folder, faults=faults)
+    check_problems(spec)
     with tracking(config, runs) as tracker, session(config.cluster) as ray_session:
         Experiment(spec, ray_session, console).run(tracker)
     console.print(f"recorded in {spec.folder}", **PLAIN)
@@ -101,7 +102,7 @@ def metrics(
     console.print(table)
 
 
-@app.command(epilog="Example: evenkeel evaluate runs/gsm8k/decay/seed-0/model gsm8k --experiment examples/gsm8k.yaml")
+@app.command(epilog="Example: evenkeel evaluate runs/gsm8k/decay/seed-0/model test --experiment examples/gsm8k.yaml")
 def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
     model: Annotated[str, typer.Argument(metavar="MODEL", help="folder, hub name or 'embedded'")],
     problems: Annotated[str, typer.Argument(metavar="SET", help="a set of the experiment, or a problem file")],
@@ -117,12 +118,13 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
     overrides: SetOption = None,
 ) -> None:
     """How a model does on a set of problems: avg@n, maj@n and pass@n with standard errors."""
-    from orchestrator.evaluate import evaluate as evaluate_model
-    from orchestrator.evaluate import evaluation_config
+    from orchestrator.evaluation_file import evaluation_config
 
     options = {"samples": samples, "temperature": temperature, "problems": first}
     given = {key: value for key, value in options.items() if value is not None}
     config = evaluation_config(model, problems, experiment, given, overrides or [])
+    from orchestrator.evaluate import evaluate as evaluate_model
+
     measured = evaluate_model(config, seed, out).metrics()
     if as_json:
         print(json.dumps(measured))
@@ -137,7 +139,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - one for each option
 
 @app.command(epilog="Example: evenkeel inspect runs/gsm8k/decay/seed-0/rollouts/train-000040.parquet")
 def inspect(
-    file: Annotated[str, typer.Argument(metavar="FILE", help=".parquet with train_logprobs and rollout_logprobs")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help=".parquet or .jsonl with both log-probs")],
     top: Annotated[int, typer.Option(min=1, help="how many of the worst")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object instead of a page")] = False,
 ) -> None:

@@ -59,13 +59,15 @@ class EvaluatedSet:
     """Everything that was sampled for a set and what it earned.
 
     Example:
-        EvaluatedSet(name="aime24", prompts=[prompt], responses=[(first, second)], grades=[(right, wrong)])
+        EvaluatedSet(name="aime24", prompts=[prompt], responses=[(first, second)], grades=[(right, wrong)],
+                     prompts_dropped=0)
     """
 
     name: str
     prompts: Sequence[Prompt]
     responses: Sequence[tuple[Response, ...]]  # [problems][n]
     grades: Sequence[tuple[Grade, ...]]  # [problems][n]
+    prompts_dropped: int  # too long
 
     def metrics(self) -> dict[str, float]:
         """Of the set."""
@@ -79,7 +81,7 @@ class EvaluatedSet:
             for responses, grades in zip(self.responses, self.grades, strict=True)
         ]
         errors = sum(grade.error is not None for grades in self.grades for grade in grades)
-        return evaluation_metrics(self.name, graded, errors)
+        return evaluation_metrics(self.name, graded, errors, self.prompts_dropped)
 
 
 class Evaluation:
@@ -139,7 +141,8 @@ class Evaluation:
         ]
         responses = self._generate(requests)
         grades = self._sets[name].grade([prompt.number for prompt in prompts], responses)
-        return EvaluatedSet(name=name, prompts=prompts, responses=responses, grades=grades)
+        dropped = self._sets[name].count(self._config.problems) - len(prompts)
+        return EvaluatedSet(name=name, prompts=prompts, responses=responses, grades=grades, prompts_dropped=dropped)
 
     def _seeds(self, step: int, name: str, problem: int) -> tuple[int, ...]:
         return tuple(

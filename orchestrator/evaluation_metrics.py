@@ -56,10 +56,12 @@ def evaluation_keys(name: str, samples: int) -> tuple[str, ...]:
     'eval/aime24/avg@32'
     """
     scores = [f"{figure}@{samples}{end}" for figure in ("avg", "maj", "pass") for end in ("", "_se")]
-    return tuple(f"eval/{name}/{key}" for key in (*scores, "length_mean", "clip_ratio", "errors"))
+    return tuple(f"eval/{name}/{key}" for key in (*scores, "length_mean", "clip_ratio", "errors", "prompts_dropped"))
 
 
-def evaluation_metrics(name: str, problems: Sequence[GradedProblem], errors: int) -> dict[str, float]:
+def evaluation_metrics(
+    name: str, problems: Sequence[GradedProblem], errors: int, prompts_dropped: int
+) -> dict[str, float]:
     """The metrics of an evaluation set.
 
     Standard errors are over problems, which are the independent draws: the samples of a problem are not. Of a single
@@ -69,6 +71,7 @@ def evaluation_metrics(name: str, problems: Sequence[GradedProblem], errors: int
         name: of the set.
         problems: all with the same number of samples; at least one.
         errors: responses that could not be scored, and count as 0.
+        prompts_dropped: problems that were left out because their prompt is too long.
 
     Returns:
         avg@n, maj@n, pass@n, each with `_se`; mean response length in tokens; share of responses cut at the limit.
@@ -88,4 +91,5 @@ def evaluation_metrics(name: str, problems: Sequence[GradedProblem], errors: int
     metrics[f"eval/{name}/length_mean"] = float(np.mean([problem.lengths for problem in problems]))
     metrics[f"eval/{name}/clip_ratio"] = 1.0 - float(np.mean([problem.finished for problem in problems]))
     metrics[f"eval/{name}/errors"] = float(errors)
+    metrics[f"eval/{name}/prompts_dropped"] = float(prompts_dropped)
     return metrics

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from transformers import AutoTokenizer
@@ -98,10 +99,7 @@ class Experiment:
         Raises:
             ConfigError: the template or the reward cannot be used.
         """
-        spec = self._spec
-        rollout = spec.config.rollout
-        longest = min(rollout.max_prompt_tokens, spec.model.context_length - rollout.max_response_tokens)
-        return task_problems(spec.config, spec.task, self._tokenizer, spec.seed, longest)
+        return _problems(self._spec, self._tokenizer)
 
     def _train(self, problems: TaskProblems, folder: RunFolder, progress: Progress, tracked: TrackedRun) -> None:
         spec = self._spec
@@ -193,6 +191,25 @@ class Experiment:
             params=spec.config.model_dump(mode="json", exclude={"arms", "seeds", "tracking"}),
         )
         return TrackedRun(tracker, card, parent)
+
+
+def check_problems(spec: RunSpec) -> None:
+    """Make the problems of a run as it will, so that what it cannot use is refused before anything is started.
+
+    Raises:
+        ConfigError: template or reward cannot be used, or all prompts are too long.
+    """
+    evaluation = spec.config.evaluation
+    with _problems(spec, AutoTokenizer.from_pretrained(spec.model.path)) as problems:
+        problems.training.draw(0)
+        for problem_set in problems.evaluation.values() if evaluation else ():
+            problem_set.first(evaluation.problems)
+
+
+def _problems(spec: RunSpec, tokenizer: Any) -> AbstractContextManager[TaskProblems]:
+    rollout = spec.config.rollout
+    longest = min(rollout.max_prompt_tokens, spec.model.context_length - rollout.max_response_tokens)
+    return task_problems(spec.config, spec.task, tokenizer, spec.seed, longest)
 
 
 def generate(rollouts: Pool[RolloutWorker], requests: Sequence[SampleRequest]) -> list[tuple[Response, ...]]:

@@ -79,13 +79,17 @@ class ProblemSet:
         Raises:
             ConfigError: all are too long.
         """
-        end = self._size if num_problems is None else min(self._size, num_problems)
+        end = self.count(num_problems)
         prompts: list[Prompt] = []
         cursor = 0
         while cursor < end and (prompt := self.draw(cursor)).number < end:
             prompts.append(prompt)
             cursor = prompt.number + 1
         return prompts
+
+    def count(self, num_problems: int | None) -> int:
+        """How many problems the first `num_problems` are, those with too long a prompt counted."""
+        return self._size if num_problems is None else min(self._size, num_problems)
 
     def problem(self, number: int) -> Problem:
         """The problem of a number."""

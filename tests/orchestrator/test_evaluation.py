@@ -33,6 +33,9 @@ class FakeProblems:
     def first(self, num_problems: int | None) -> list[Prompt]:
         return [Prompt(number=n, token_ids=np.array([n], np.int32)) for n in range(num_problems or 6)]
 
+    def count(self, num_problems: int | None) -> int:
+        return num_problems or 6
+
     def grade(self, numbers: Sequence[int], responses: Sequence[Sequence[Response]]) -> list[tuple[Grade, ...]]:
         scores = [[float(one.token_ids[0]) for one in some] for some in responses]
         return [tuple(Grade(score=score, reward=-1.0, answer=str(score)) for score in some) for some in scores]
@@ -97,6 +100,7 @@ def test_the_metric_is_the_mean_reward_over_all_samples_of_all_problems() -> Non
             "eval/held_out/length_mean": 1.0,
             "eval/held_out/clip_ratio": 0.0,
             "eval/held_out/errors": 0.0,
+            "eval/held_out/prompts_dropped": 0.0,
         }
     )
     assert metrics.keys() == set(EvaluationConfig(every=10, samples=2).keys())

@@ -45,7 +45,7 @@ def test_the_figures_of_a_problem(
 
 def test_a_set_has_the_means_over_problems_with_their_standard_errors() -> None:
     problems = [problem("18", "18"), problem("18", "17"), problem("17", "17", finished=False)]
-    metrics = evaluation_metrics("aime24", problems, errors=1)
+    metrics = evaluation_metrics("aime24", problems, errors=1, prompts_dropped=2)
     assert metrics == pytest.approx(
         {
             "eval/aime24/avg@2": 0.5,
@@ -57,13 +57,16 @@ def test_a_set_has_the_means_over_problems_with_their_standard_errors() -> None:
             "eval/aime24/length_mean": 15.0,
             "eval/aime24/clip_ratio": 1 / 3,
             "eval/aime24/errors": 1.0,
+            "eval/aime24/prompts_dropped": 2.0,
         }
     )
     assert tuple(metrics) == evaluation_keys("aime24", 2)
 
 
 def test_a_single_problem_has_no_standard_error() -> None:
-    assert not any(key.endswith("_se") for key in evaluation_metrics("one", [problem("18", "17")], errors=0))
+    assert not any(
+        key.endswith("_se") for key in evaluation_metrics("one", [problem("18", "17")], errors=0, prompts_dropped=0)
+    )
 
 
 answers = st.lists(st.sampled_from(["18", "17", "16", None]), min_size=1, max_size=6)
@@ -80,7 +83,7 @@ def test_nothing_is_better_than_pass_and_nothing_depends_on_the_order(written: l
 
 @given(st.lists(st.lists(st.sampled_from(["18", "17", None]), min_size=3, max_size=3), min_size=2, max_size=20))
 def test_avg_is_the_share_of_right_responses(written: list[list[str | None]]) -> None:
-    metrics = evaluation_metrics("set", [problem(*some) for some in written], errors=0)
+    metrics = evaluation_metrics("set", [problem(*some) for some in written], errors=0, prompts_dropped=0)
     assert metrics["eval/set/avg@3"] == pytest.approx(np.mean([answer == "18" for some in written for answer in some]))
 
 

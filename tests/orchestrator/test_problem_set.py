@@ -75,6 +75,7 @@ def test_the_first_prompts_are_those_of_one_round_without_the_too_long() -> None
     assert [prompt.number for prompt in known.first(None)] == [0, 2, 3]
     assert [prompt.number for prompt in known.first(3)] == [0, 2]
     assert [prompt.number for prompt in known.first(99)] == [0, 2, 3]
+    assert [known.count(num_problems) for num_problems in (None, 3, 99)] == [5, 3, 5]
 
 
 def test_responses_are_graded_by_their_own_problem() -> None:
