@@ -1,16 +1,18 @@
-"""The experiment that an evaluation outside a run stands for: a file of one, or defaults, with another model and set."""
+"""The experiment that an evaluation outside a run stands for: a file's, or defaults, with another model and set."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.config import ExperimentConfig, ExperimentFile
 from orchestrator.config_errors import ConfigError
-from orchestrator.evaluation import HELD_OUT
+from orchestrator.evaluation import HELD_OUT, TRAIN
+from orchestrator.problems.files import FORMATS
 from orchestrator.yaml_files import read_mapping
 
 COMMAND = "evenkeel evaluate"
+LONGEST_NAME = 100  # characters
 # What an experiment file would say; the task and the set are added.
 PLAIN_EXPERIMENT: dict[str, Any] = {
     "name": "evaluation",
@@ -36,17 +38,17 @@ def evaluation_config(
     Raises:
         ConfigError: with file, field, value and what was expected.
     """
+    where = experiment or COMMAND
     tree = read_mapping(experiment) if experiment else dict(PLAIN_EXPERIMENT)
-    task, block = dict(tree.get("task") or {}), dict(tree.get("evaluation") or {})
-    sets = block.get("sets") or {}
+    task, block = _mapping(tree, "task", where), _mapping(tree, "evaluation", where)
+    sets = _mapping(block, "sets", where, above="evaluation.")
     if task.get("kind") == "arithmetic":
         if problems != HELD_OUT:
             raise ConfigError(COMMAND, "SET", problems, f"{HELD_OUT!r}, what an arithmetic task holds out")
         chosen = {}
     else:
         file = sets.get(problems, problems)
-        name = problems if problems in sets else re.sub(r"[^A-Za-z0-9._-]", "-", Path(problems).stem).lstrip("._-")
-        chosen = {name or "set": file}
+        chosen = {problems if problems in sets else _name_of(problems, sets): file}
         task["train"] = file  # nothing is trained on; and no other file need be there
     if options.get("temperature") == 0:
         options = {"samples": 1, **options}  # more would all be the same
@@ -56,4 +58,22 @@ def evaluation_config(
     device = [
         text.replace("rollout.", "learner.", 1) for text in overrides if text.startswith("rollout.gpus_per_worker=")
     ]
-    return ExperimentFile.of(experiment or COMMAND, tree, [*device, *overrides]).resolve("default")
+    return ExperimentFile.of(where, tree, [*device, *overrides]).resolve("default")
+
+
+def _mapping(tree: Mapping[str, Any], key: str, file: str, above: str = "") -> dict[str, Any]:
+    """A copy of what stands at a key; empty where nothing does."""
+    value = tree.get(key)
+    if not isinstance(value, Mapping | None):
+        raise ConfigError(file, f"{above}{key}", value, "a mapping")
+    return dict(value or {})
+
+
+def _name_of(file: str, sets: Mapping[str, Any]) -> str:
+    """What a file's set is called in the metrics: as the file, as far as that can be a name."""
+    path = Path(file)
+    if path.suffix not in FORMATS:
+        known = f", or one of: {', '.join(sets)}" if sets else ""
+        raise ConfigError(COMMAND, "SET", file, f"a .parquet or .jsonl file{known}")
+    plain = re.sub(r"[^A-Za-z0-9._-]", "-", path.name if path.stem == TRAIN else path.stem)
+    return plain.lstrip("._-")[:LONGEST_NAME] or "set"

@@ -202,8 +202,9 @@ def check_problems(spec: RunSpec) -> None:
     evaluation = spec.config.evaluation
     with _problems(spec, AutoTokenizer.from_pretrained(spec.model.path)) as problems:
         problems.training.draw(0)
-        for problem_set in problems.evaluation.values() if evaluation else ():
-            problem_set.first(evaluation.problems)
+        if evaluation is not None:
+            for problem_set in problems.evaluation.values():
+                problem_set.first(evaluation.problems)
 
 
 def _problems(spec: RunSpec, tokenizer: Any) -> AbstractContextManager[TaskProblems]:

@@ -65,13 +65,7 @@ class ProblemSet:
             if len(token_ids) <= self._max_prompt_tokens:
                 return Prompt(number=number, token_ids=token_ids)
             shortest = min(len(token_ids), shortest or len(token_ids))
-        raise ConfigError(
-            "task",
-            "prompts",
-            f"{shortest} tokens in the shortest",
-            f"at most {self._max_prompt_tokens}: rollout.max_prompt_tokens, and what the model's context leaves beside "
-            "a response",
-        )
+        raise self._too_long(f"{shortest} tokens in the shortest")
 
     def first(self, num_problems: int | None) -> list[Prompt]:
         """The prompts of the first `num_problems` problems, of all when it is None; those that are too long left out.
@@ -85,6 +79,8 @@ class ProblemSet:
         while cursor < end and (prompt := self.draw(cursor)).number < end:
             prompts.append(prompt)
             cursor = prompt.number + 1
+        if not prompts:
+            raise self._too_long(f"more tokens in each of the first {end}")
         return prompts
 
     def count(self, num_problems: int | None) -> int:
@@ -109,3 +105,12 @@ class ProblemSet:
             pieces.append(prompt.token_ids)
             cursor = prompt.number + 1
         return np.concatenate(pieces)
+
+    def _too_long(self, found: str) -> ConfigError:
+        return ConfigError(
+            "task",
+            "prompts",
+            found,
+            f"at most {self._max_prompt_tokens}: rollout.max_prompt_tokens, and what the model's context leaves beside "
+            "a response",
+        )

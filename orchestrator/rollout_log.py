@@ -50,7 +50,7 @@ class RecordedGroup:
                 extracted=grade.answer,
                 prompt_token_ids=self.prompt.token_ids,
                 response_token_ids=response.token_ids,
-                tokens=tuple(tokenizer.batch_decode([[token] for token in ids[sample]])),
+                tokens=_each(tokenizer, ids[sample]),
                 train_logprobs=record.train_logprobs if record else None,
                 rollout_logprobs=response.logprobs,
                 score=grade.score,
@@ -60,6 +60,11 @@ class RecordedGroup:
                 finished=response.finished,
                 weight_version=response.weight_version,
             )
+
+
+def _each(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
+    """Tokens as text, each on its own; of none, transformers would make one text."""
+    return tuple(tokenizer.batch_decode([[token] for token in ids])) if ids else ()
 
 
 def evaluated_groups(evaluated: EvaluatedSet, problems: ProblemSet) -> list[RecordedGroup]:

@@ -1,8 +1,8 @@
 """The `task:` block: where problems come from, how their prompts look, and what answers earn."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from actors.settings import Settings
 from orchestrator.problems.config import ColumnsConfig
@@ -18,7 +18,12 @@ from orchestrator.rewards.config import (
     RewardConfig,
 )
 
-Path = Annotated[str, Field(min_length=1)]
+
+def _listed(files: Any) -> Any:
+    listed = [files] if isinstance(files, str) else files
+    if not isinstance(listed, list) or not listed or not all(isinstance(file, str) and file for file in listed):
+        raise ValueError("the name of a file, or a list of them")
+    return listed
 
 
 class _Shaped(Settings):
@@ -39,12 +44,7 @@ class ArithmeticTaskConfig(_Shaped):
 
 
 class _FileTask(ColumnsConfig, _Shaped):
-    train: Path | Annotated[list[Path], Field(min_length=1)]
-
-    @property
-    def files(self) -> list[str]:
-        """To train on, one after the other."""
-        return [self.train] if isinstance(self.train, str) else self.train
+    train: Annotated[list[str], BeforeValidator(_listed)] = Field(description="files, one after the other; or one")
 
 
 class ExactTaskConfig(_FileTask, ExactReward):
@@ -67,7 +67,7 @@ class MathTaskConfig(_FileTask, MathReward):
     """`task: {kind: math}`: problems from files; mathematically equal answers are right.
 
     Example:
-        >>> MathTaskConfig(kind="math", train="dapo.parquet").files
+        >>> MathTaskConfig(kind="math", train=["dapo.parquet"]).train
         ['dapo.parquet']
     """
 

@@ -53,7 +53,7 @@ class TaskFiles:
         named = config.evaluation.sets if config.evaluation else {}
         return cls(
             named_in=named_in,
-            train=ProblemFiles.open(task.files, task, named_in, "task.train"),
+            train=ProblemFiles.open(task.train, task, named_in, "task.train"),
             sets={
                 name: ProblemFiles.open(path, task, named_in, f"evaluation.sets.{name}") for name, path in named.items()
             },

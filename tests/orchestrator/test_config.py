@@ -96,7 +96,10 @@ def test_there_is_an_example_to_resolve() -> None:
         ({"name": "a/b"}, "name: got 'a/b', expected"),
         ({"name": ".."}, "name: got '..', expected"),
         ({"scheduler": {"kind": "magic"}}, "scheduler.kind: got 'magic', expected a kind out of 'constant'"),
-        ({"task": {"kind": "maths"}}, "task.kind: got 'maths', expected 'arithmetic'"),
+        (
+            {"task": {"kind": "maths"}},
+            "task.kind: got 'maths', expected a kind out of 'arithmetic', 'exact', 'regex', 'math', 'python'",
+        ),
         (
             {"scheduler": {"kind": "length_triggered", "ratoi": 2}},
             "scheduler.ratoi: got 2, expected a known key; did you",
@@ -319,7 +322,7 @@ def test_the_new_blocks_are_read_as_written(file: Path) -> None:
     assert config.rollout.quantize == "fp8"
     assert config.learner.advantage == "optimal_token_baseline"
     assert config.learner.gradient_noise.every == 5
-    assert config.evaluation == EvaluationConfig(every=20, problems=128, samples=4)
+    assert config.evaluation == EvaluationConfig(every=20, problems=None, samples=4, sets={}, temperature=None)
     assert config.stability == StabilityConfig(on_collapse="stop", fraction=0.0, max_mismatch=0.5)
 
 
@@ -365,10 +368,7 @@ def test_gradient_noise_is_due_at_the_steps_that_every_divides(file: Path, every
             {"evaluation": {"every": 5, "sample": 2}},
             "evaluation.sample: got 2, expected a known key; did you mean 'samp",
         ),
-        (
-            {"evaluation": {"every": 5, "sets": {}}},
-            "evaluation.sets: got {}, expected a known key, one of: every, prob",
-        ),
+        ({"evaluation": {"every": 5, "sets": ["a.jsonl"]}}, "evaluation.sets: got ['a.jsonl'], expected a mapping"),
         (
             {"stability": {"on_collapse": "explode"}},
             "stability.on_collapse: got 'explode', expected 'stop' or 'record'",
@@ -424,6 +424,81 @@ def test_a_mistake_in_what_a_run_measures_is_told_with_field_value_and_expectati
     file: Path, changes: dict[str, Any], said: str
 ) -> None:
     assert mistake(file, changes).startswith(said)
+
+
+MATHS = {"kind": "math", "train": "train.jsonl"}
+SETS = {"test": "test.jsonl"}
+
+
+@pytest.mark.parametrize("sets", [{}, SETS, {"aime-24": "a.parquet", "aime_25": "b.parquet"}])
+def test_a_task_of_files_is_evaluated_on_the_sets_that_are_named_and_made_up_problems_on_their_own(
+    file: Path, sets: dict[str, str]
+) -> None:
+    task = MATHS if sets else {"kind": "arithmetic"}
+    config = resolved(file, {"task": task, "evaluation": {"every": 5, "samples": 2, "sets": sets}})
+    assert config.evaluation is not None
+    assert config.evaluation.names() == (tuple(sets) or ("held_out",))
+    keys = signal_keys(config.learner, config.evaluation)
+    assert {key.split("/")[1] for key in keys if key.startswith("eval/")} == set(sets or ["held_out"])
+
+
+def test_a_task_of_files_needs_no_evaluation(file: Path) -> None:
+    assert resolved(file, {"task": MATHS}).evaluation is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"task": MATHS, "evaluation": {"every": 5}},
+            "evaluation.sets: expected at least one set: `name: file`, each",
+        ),
+        (
+            {"task": MATHS, "evaluation": {"every": 5, "sets": {}}},
+            "evaluation.sets: got {}, expected at least one set: `name: file`, each",
+        ),
+        (
+            {"evaluation": {"every": 5, "sets": SETS}},
+            "evaluation.sets: got {'test': 'test.jsonl'}, expected no files: this task holds problems out itself",
+        ),
+        (
+            {"task": MATHS, "evaluation": {"every": 5, "sets": {"train": "a.jsonl"}}},
+            "evaluation.sets.train: got 'a.jsonl', expected another name: this one stands for what is trained on",
+        ),
+        (
+            {"task": MATHS, "evaluation": {"every": 5, "sets": {"a/b": "a.jsonl"}}},
+            "evaluation.sets: got 'a/b', expected a name of up to 100 letters, digits, '.', '_' and '-', a letter or",
+        ),
+        (
+            {"task": MATHS, "evaluation": {"every": 5, "sets": {"test": 3}}},
+            "evaluation.sets.test: got 3, expected a valid string",
+        ),
+        (
+            {"evaluation": {"every": 5, "samples": 2, "temperature": 0}},
+            "evaluation.samples: got 2, expected 1 at temperature 0, where all samples are the same",
+        ),
+        (
+            {"evaluation": {"every": 5, "temperature": -1.0}},
+            "evaluation.temperature: got -1.0, expected greater than or equal to 0",
+        ),
+        (
+            {"task": {**MATHS, "overlong": {"buffer": 9}}},
+            "task.overlong.buffer: got 9, expected at most rollout.max_response_tokens: 8",
+        ),
+        ({"record_rollouts": {}}, "record_rollouts.every: expected a value: it is missing"),
+        ({"record_rollouts": {"every": 0}}, "record_rollouts.every: got 0, expected greater than or equal to 1"),
+        ({"export": {"dtype": "int8"}}, "export.dtype: got 'int8', expected 'float32', 'bfloat16' or 'float16'"),
+        ({"export": True}, "export: got True, expected a mapping"),
+    ],
+)
+def test_a_mistake_in_what_a_run_reads_and_leaves_is_told_with_field_value_and_expectation(
+    file: Path, changes: dict[str, Any], said: str
+) -> None:
+    assert mistake(file, changes).startswith(said)
+
+
+def test_a_buffer_as_long_as_a_response_is_accepted(file: Path) -> None:
+    assert resolved(file, {"task": {"kind": "arithmetic", "overlong": {"buffer": 8}}}).task.overlong is not None
 
 
 def test_shadow_policies_are_policies_like_the_active_one(file: Path) -> None:
@@ -534,7 +609,7 @@ def test_an_arm_that_takes_a_signal_away_from_its_policy_is_refused(file: Path) 
         (
             "run",
             ["evaluation={every: 5, sets: 3}"],
-            "--set evaluation.sets: got 3, expected a known key, one of: every",
+            "--set evaluation.sets: got 3, expected a mapping",
         ),
     ],
 )
