@@ -34,7 +34,7 @@ def compare(file: FileArgument, overrides: SetOption = None, runs: RunsOption = 
         raise ConfigError(file, "arms", MISSING, "at least one arm to compare; this file has none")
     models = {arm: find_model(config, file) for arm, config in arms.items()}
     from cluster.session import session
-    from orchestrator.experiment import RunSpec
+    from orchestrator.experiment import RunSpec, check_problems
     from orchestrator.task_problems import TaskFiles
     from sweeps.compare import Comparison
 
@@ -51,6 +51,8 @@ def compare(file: FileArgument, overrides: SetOption = None, runs: RunsOption = 
         )
         for arm, config in arms.items()
     ]
+    for spec in specs:
+        check_problems(spec)
     with tracking(specs[0].config, runs) as tracker, session(specs[0].config.cluster) as ray_session:
         Comparison(specs, runs, console).run(tracker, ray_session)
 
