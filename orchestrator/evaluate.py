@@ -39,8 +39,7 @@ def evaluate(config: ExperimentConfig, seed: int, out: Path | None) -> Evaluated
     model = find_model(config, COMMAND)
     files = TaskFiles.open(config, COMMAND)
     tokenizer = AutoTokenizer.from_pretrained(model.path)
-    longest = min(config.rollout.max_prompt_tokens, model.context_length - config.rollout.max_response_tokens)
-    with task_problems(config, files, tokenizer, seed, longest) as problems:
+    with task_problems(config, files, tokenizer, seed, model.context_length) as problems:
         problems.evaluation[block.names()[0]].first(block.problems)  # before the engines: some must be short enough
         with session(config.cluster) as ray_session, engines(config, model, ray_session) as rollouts:
 

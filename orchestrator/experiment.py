@@ -208,9 +208,7 @@ def check_problems(spec: RunSpec) -> None:
 
 
 def _problems(spec: RunSpec, tokenizer: Any) -> AbstractContextManager[TaskProblems]:
-    rollout = spec.config.rollout
-    longest = min(rollout.max_prompt_tokens, spec.model.context_length - rollout.max_response_tokens)
-    return task_problems(spec.config, spec.task, tokenizer, spec.seed, longest)
+    return task_problems(spec.config, spec.task, tokenizer, spec.seed, spec.model.context_length)
 
 
 def generate(rollouts: Pool[RolloutWorker], requests: Sequence[SampleRequest]) -> list[tuple[Response, ...]]:

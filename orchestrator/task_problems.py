@@ -74,7 +74,7 @@ class TaskProblems:
 
 @contextmanager
 def task_problems(
-    config: ExperimentConfig, files: TaskFiles, tokenizer: Any, seed: int, max_prompt_tokens: int
+    config: ExperimentConfig, files: TaskFiles, tokenizer: Any, seed: int, context_length: int
 ) -> Iterator[TaskProblems]:
     """The problems of a run, with the processes that score its responses.
 
@@ -83,12 +83,13 @@ def task_problems(
         files: of its task.
         tokenizer: of the model, from transformers.
         seed: of the run.
-        max_prompt_tokens: longer prompts are passed over.
+        context_length: of the model, in tokens; a prompt that leaves no room in it for a response is passed over.
 
     Raises:
         ConfigError: the template or the reward cannot be used.
     """
     task = config.task
+    max_prompt_tokens = min(config.rollout.max_prompt_tokens, context_length - config.rollout.max_response_tokens)
 
     def length_penalty(num_tokens: int) -> float:
         limit = config.rollout.max_response_tokens

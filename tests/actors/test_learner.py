@@ -1,17 +1,17 @@
 """What a real FSDP2 rank, alone over gloo, does to its weights: updates, perturbation, precision, publication."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from learner_ranks import EMBEDDING, HEAD, batch, compute, largest_difference, lone_rank, order, shard_of, weights_of
+from learner_ranks import EMBEDDING, HEAD, batch, compute, largest_difference, order, shard_of, weights_of
 from torch import Tensor
 
+from actors import gradient_pass
 from actors.faults import Faults
 from actors.learner import Learner
 from actors.messages import UpdateReport
@@ -21,14 +21,6 @@ pytestmark = pytest.mark.slow
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-@pytest.fixture
-def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Learner]]:
-    """A function that starts a learner alone in its gang; the last one is closed."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # where ranks on one machine meet
-    with lone_rank() as start:
-        yield start
 
 
 @pytest.fixture
@@ -131,6 +123,18 @@ def test_bfloat16_is_close_to_float32_and_keeps_float32_weights(build: Callable[
     assert {one.dtype for one in scores} == {np.dtype(np.float32)}
     assert 0 < largest_difference(scores, expected) < 0.5
     assert compute(learner, shard_of(batch())).grad_square_sum == pytest.approx(gradient.grad_square_sum, rel=0.1)
+
+
+@pytest.mark.parametrize(("headroom", "close"), [(gradient_pass.FLOAT16_HEADROOM, True), (64, False)])
+def test_the_loss_scale_keeps_a_large_steps_gradient_from_underflow_in_float16(
+    build: Callable[..., Learner], monkeypatch: pytest.MonkeyPatch, headroom: int, close: bool
+) -> None:
+    """A batch that is a small part of a step; with so much headroom there is no scale at all."""
+    monkeypatch.setattr(gradient_pass, "FLOAT16_HEADROOM", headroom)
+    shard = replace(shard_of(batch()), num_tokens=30_000_000, num_sequences=10_000)
+    exact = compute(build(dtype="float32"), shard).grad_square_sum
+    half = compute(build(dtype="float16"), shard).grad_square_sum
+    assert (half == pytest.approx(exact, rel=0.02)) == close
 
 
 def test_half_of_a_tied_tensor_can_be_stale_in_bfloat16_too(build: Callable[..., Learner]) -> None:

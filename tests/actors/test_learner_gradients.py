@@ -1,8 +1,7 @@
 """The gradient of real FSDP2 ranks: that of the plain model, and the same from two ranks as from one."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from learner_ranks import (
     batch,
     compute,
     largest_difference,
-    lone_rank,
     order,
     run_rank,
     run_two_ranks,
@@ -35,14 +33,6 @@ from orchestrator.batching import shard_batch
 pytestmark = pytest.mark.slow
 
 ADVANTAGES: tuple[AdvantageKind, ...] = ("grpo", "optimal_token_baseline")
-
-
-@pytest.fixture
-def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Learner]]:
-    """A function that starts a learner alone in its gang; the last one is closed."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # where ranks on one machine meet
-    with lone_rank() as start:
-        yield start
 
 
 @pytest.fixture

@@ -1,14 +1,14 @@
 """The exported folder: transformers computes from it what the learner computed; it is there whole or not at all."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from learner_ranks import HEAD, SPEC, batch, largest_difference, lone_rank, order, shard_of
+from learner_ranks import HEAD, SPEC, batch, largest_difference, order, shard_of
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -16,13 +16,6 @@ from actors import model_export
 from actors.learner import Learner
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Learner]]:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # where ranks on one machine meet
-    with lone_rank() as start:
-        yield start
 
 
 @pytest.fixture

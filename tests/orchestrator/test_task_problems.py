@@ -73,7 +73,9 @@ def mistake(tokenizer: Any, of: ExperimentConfig) -> str:
 def open_problems(
     of: ExperimentConfig, tokenizer: Any, seed: int = 0, max_prompt_tokens: int = MAX_PROMPT_TOKENS
 ) -> AbstractContextManager[TaskProblems]:
-    return task_problems(of, TaskFiles.open(of, "e.yaml"), tokenizer, seed, max_prompt_tokens)
+    return task_problems(
+        of, TaskFiles.open(of, "e.yaml"), tokenizer, seed, max_prompt_tokens + of.rollout.max_response_tokens
+    )
 
 
 def response(tokenizer: Any, text: str) -> Response:
@@ -93,7 +95,7 @@ def test_training_goes_through_the_files_in_the_order_of_the_stream_of_its_seed(
     files = TaskFiles.open(of, "e.yaml")
     assert files.train is not None
     stream = ShuffledStream(files.train, seed)
-    with task_problems(of, files, tokenizer, seed, MAX_PROMPT_TOKENS) as problems:
+    with task_problems(of, files, tokenizer, seed, MAX_PROMPT_TOKENS + of.rollout.max_response_tokens) as problems:
         assert texts(problems.training, 60) == [stream.problem(number).text for number in range(60)]
         epoch = texts(problems.training, 20)
     assert sorted(epoch) == sorted(2 * [problem(number) for number in range(10)])
