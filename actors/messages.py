@@ -80,6 +80,19 @@ class LearnerShard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SavedFile:
+    """A file of a checkpoint, as the process that wrote it says.
+
+    Example:
+        SavedFile(name="learner/__0_0.distcp", num_bytes=7340032, sha256="9f86d081884c7d65...")
+    """
+
+    name: str  # relative to the checkpoint's folder, with /
+    num_bytes: int
+    sha256: str  # hexadecimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRecord:
     """What a learner knows of one sequence's tokens; fetched for recorded rollouts only.
 
