@@ -3,9 +3,10 @@
 NCCL and CUDA IPC come with vLLM; this one is of the same make. Importing the module registers both of its ends.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from math import prod
 from typing import Any, ClassVar
 
@@ -25,9 +26,10 @@ from vllm.distributed.weight_transfer.base import (
 )
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from actors.rendezvous import TIMEOUT, Rendezvous, join
+from actors.rendezvous import Rendezvous, join
 
 BUCKET_BYTES = 64 * 2**20
+TIMEOUT = timedelta(minutes=2)  # for one side to wait for the other
 
 
 @dataclass
@@ -168,20 +170,28 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
             for _ in self.source:
                 pass
             return
-        metadata = self.source.metadata()
+        tensors = iter(self.source)
+        try:
+            self._send_all(self.source.metadata(), tensors)
+        except BaseException:
+            self._group = None  # closes its connections: a receiver that waits for the rest learns that none will come
+            for _ in tensors:  # the other ranks gather what is left, too
+                pass
+            raise
+
+    def _send_all(self, metadata: Sequence[ParamMeta], tensors: Iterator[tuple[str, torch.Tensor]]) -> None:
         self.client.start_weight_update()
         side = ThreadPoolExecutor(max_workers=1)
         try:
             answer = side.submit(self.client.update_weights, asdict(GlooUpdateInfo.of(metadata)))
-            self._send(metadata)
+            self._broadcast_all(metadata, tensors)
             answer.result()
         finally:
             side.shutdown(wait=False)  # after a failed broadcast the receivers may hang; never wait for them here
         self.client.finish_weight_update()
 
-    def _send(self, metadata: Sequence[ParamMeta]) -> None:
-        assert self.source is not None and self._group is not None
-        tensors = iter(self.source)
+    def _broadcast_all(self, metadata: Sequence[ParamMeta], tensors: Iterator[tuple[str, torch.Tensor]]) -> None:
+        assert self._group is not None, "the group is gone after a failed update: open the transfer anew"
         for bucket in buckets(metadata, BUCKET_BYTES):
             flat = torch.cat([next(tensors)[1].reshape(-1) for _ in bucket])
             _broadcast(self._group, flat)

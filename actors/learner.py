@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -14,10 +14,12 @@ from torch import Tensor
 from actors.config import LearnerConfig
 from actors.faults import Faults
 from actors.gradient_pass import GradientPass, local, square_sum
+from actors.learner_state import LearnerState
 from actors.messages import (
     FloatArray,
     GradientReport,
     LearnerShard,
+    SavedFile,
     StepDecision,
     TokenRecord,
     TrainSequence,
@@ -27,6 +29,9 @@ from actors.perturbation import Perturbation
 from actors.policy_model import PaddedBatch, PolicyModel
 from actors.quantization import QuantizationKind, rounded_through
 from actors.rendezvous import TIMEOUT, Rendezvous, join
+
+if TYPE_CHECKING:
+    from actors.weight_publisher import WeightPublisher
 
 MIB = 2**20
 
@@ -62,6 +67,8 @@ class Learner:
         self._model: PolicyModel
         self._optimizer: torch.optim.Optimizer
         self._gradient_pass: GradientPass
+        self._state: LearnerState
+        self._publisher: WeightPublisher | None = None
         self._perturbation: Perturbation | None = None
 
     def open_rendezvous(self, host: str) -> str:
@@ -84,6 +91,7 @@ class Learner:
         mesh = dist.init_device_mesh(spec.config.device, (spec.world_size,))
         self._model.shard(mesh, getattr(torch, spec.config.dtype))
         self._optimizer = self._build_optimizer()
+        self._state = LearnerState(self._model, self._optimizer, spec.rank, spec.world_size)
         self._gradient_pass = GradientPass(self._model, spec.config, spec.max_response_tokens, spec.world_size)
 
     @property
@@ -131,6 +139,7 @@ class Learner:
         from actors.weight_publisher import StateDictSource, WeightPublisher  # noqa: PLC0415
 
         spec = self._spec
+        self._publisher = None  # an earlier transfer ends first: receivers that wait on it would not join the new one
         wire_dtype = getattr(torch, spec.wire_dtype)
         source = StateDictSource(
             self._model.exported_state,
@@ -142,6 +151,7 @@ class Learner:
 
     def publish(self, version: int) -> None:
         """Send all weights to the rollout workers, who load them and drop their prefix cache. Errors as there."""
+        assert self._publisher is not None, "connect comes first"
         self._publisher.publish(version)
 
     def export(self, folder: str, dtype: str) -> None:
@@ -151,6 +161,23 @@ class Learner:
 
         spec = self._spec
         export(self._model, spec.model, Path(folder), getattr(torch, dtype), writes=spec.rank == 0)
+
+    def save(self, folder: str) -> None:
+        """Begin to write what the next step depends on; returns when that may change again. Collective."""
+        self._state.save(Path(folder))
+
+    def written(self, timeout_s: float) -> tuple[SavedFile, ...]:
+        """Wait for the save begun last, also in another thread than the other calls'; the files this rank wrote.
+
+        Raises:
+            CheckpointNotWritten: a rank could not write, or it takes longer than `timeout_s`.
+        """
+        return self._state.written(timeout_s)
+
+    def load(self, folder: str) -> None:
+        """Become the learner that was saved, whatever this one has done since. Collective; errors as in the state's."""
+        self._state.load(Path(folder))
+        self._perturbation = None
 
     def perturb(self, seed: int) -> None:
         """Change every weight strongly, for the weight-sync self-test; `restore` takes it back bit for bit."""

@@ -67,10 +67,17 @@ class RolloutWorker:
         self._engine: Any = None
         self._merged_parts: dict[str, list[str]] = {}
         self._arrived: list[str] = []
+        self._updating = False
         self._weight_version = 0
 
     def start(self) -> EngineShape:
-        """Load the model and warm the engine up."""
+        """Load the model and warm the engine up, unless it is up already."""
+        if self._engine is None:
+            self._build()
+        block_size = self._engine.llm_engine.vllm_config.cache_config.block_size
+        return EngineShape(block_size=block_size, max_model_len=self._spec.max_model_len)
+
+    def _build(self) -> None:
         # vLLM takes seconds to import and must see this actor's environment; the driver, which ships this class, never
         # needs it.
         from actors import engine  # noqa: PLC0415
@@ -80,11 +87,17 @@ class RolloutWorker:
         self._engine = engine.build_engine(spec.model, spec.config, spec.max_model_len, spec.transfer)
         self._merged_parts = engine.merged_parts(self._engine)
         self.generate([SampleRequest(prompt_ids=np.zeros(4, np.int32), seeds=(0,))], max_tokens=2)
-        block_size = self._engine.llm_engine.vllm_config.cache_config.block_size
-        return EngineShape(block_size=block_size, max_model_len=spec.max_model_len)
 
     def generate(self, requests: Sequence[SampleRequest], max_tokens: int | None = None) -> list[tuple[Response, ...]]:
-        """Sample one response per seed of each request; responses in the order of the requests and their seeds."""
+        """Sample one response per seed of each request; responses in the order of the requests and their seeds.
+
+        No KV cache of an earlier call is used: what comes out depends on weights and requests alone, so that a fresh
+        worker asked the same gives the same.
+
+        Raises:
+            PrefixCacheKept: the prefix cache still holds KV of an earlier call.
+        """
+        self._drop_prefix_cache()
         config = self._spec.config
         limit = max_tokens or config.max_response_tokens
         sampled: list[tuple[Response, ...]] = self._vllm.sample(
@@ -100,9 +113,12 @@ class RolloutWorker:
         self._engine.init_weight_transfer_engine({"init_info": info})
 
     def start_weight_update(self) -> None:
-        """Open the model for an update."""
+        """Open the model for an update; one that was cut off before is given up: this one replaces all that it left."""
+        if self._updating:
+            self._engine.finish_weight_update()
         self._arrived = []
         self._engine.start_weight_update()
+        self._updating = True
 
     def update_weights(self, request: Any) -> None:
         """Receive one part of an update."""
@@ -118,13 +134,17 @@ class RolloutWorker:
         """
         _check_merged_layers(self._arrived, self._merged_parts)
         self._engine.finish_weight_update()
-        if not self._spec.faults.keep_prefix_cache and not self._engine.reset_prefix_cache():
-            raise PrefixCacheKept("vLLM did not reset its prefix cache after a weight update; requests are running")
+        self._updating = False
+        self._drop_prefix_cache()
 
     def update_weight_version(self, version: str) -> None:
         """Stamp the responses sampled from here on."""
         self._weight_version = int(version)
         self._engine.update_weight_version(version)
+
+    def _drop_prefix_cache(self) -> None:
+        if not self._spec.faults.keep_prefix_cache and not self._engine.reset_prefix_cache():
+            raise PrefixCacheKept("vLLM did not reset its prefix cache; requests are running")
 
 
 def _check_merged_layers(arrived: Sequence[str], merged: Mapping[str, Sequence[str]]) -> None:

@@ -16,6 +16,8 @@ TELEMETRY_OFF = {
 }
 # Ray's processes talk to those only who know the cluster's token.
 AUTHENTICATION_ON = {"RAY_AUTH_MODE": "token"}
+# Of the calls that a loss makes useless nobody reads the results; Ray would print their tracebacks on the screen.
+QUIET = {"RAY_IGNORE_UNHANDLED_ERRORS": "1"}
 
-for _name, _value in {**TELEMETRY_OFF, **AUTHENTICATION_ON}.items():
+for _name, _value in {**TELEMETRY_OFF, **AUTHENTICATION_ON, **QUIET}.items():
     os.environ.setdefault(_name, _value)

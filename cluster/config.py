@@ -3,6 +3,23 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 
+class RestartsConfig(BaseModel):
+    """The `cluster.restarts:` block: how often in a row a lost worker is replaced before the run gives up.
+
+    In a row means: before a step is done that was not done before.
+
+    Example:
+        >>> RestartsConfig(learner=0).rollout
+        3
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    rollout: int = Field(3, ge=0, le=1_000_000, description="rollout workers")
+    learner: int = Field(3, ge=0, le=1_000_000, description="learners, all of them together")
+    scheduler: int = Field(3, ge=0, le=1_000_000, description="the scheduler")
+
+
 class ClusterConfig(BaseModel):
     """The `cluster:` block of an experiment file.
 
@@ -18,5 +35,9 @@ class ClusterConfig(BaseModel):
     )
     placement_timeout_s: float = Field(60.0, gt=0, le=1e9, description="how long to wait for room before giving up")
     call_timeout_s: float = Field(
-        1800.0, gt=0, le=1e9, description="a worker silent for longer than this counts as lost"
+        1800.0, gt=0, le=1e9, description="a worker that takes longer than this for a call counts as lost"
     )
+    silence_timeout_s: float = Field(
+        60.0, gt=0, le=1e9, description="so does one that gives no sign of life for so long while it works"
+    )
+    restarts: RestartsConfig = RestartsConfig()

@@ -16,6 +16,7 @@ from actors.faults import Faults
 from orchestrator.config import DEFAULT_ARM, ExperimentConfig, ExperimentFile
 from orchestrator.config_errors import MISSING, ConfigError
 from orchestrator.model_files import find_model
+from orchestrator.resume import check_resumable
 from orchestrator.run_folder import run_path
 
 if TYPE_CHECKING:
@@ -32,18 +33,22 @@ console = Console()
 
 FileArgument = Annotated[str, typer.Argument(metavar="E.yaml", help="experiment file")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a value; repeatable")]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="go on where the newest good checkpoint stands; without any, from the start")
+]
 RunsOption = Annotated[Path, typer.Option("--runs", help="folder that holds all runs")]
 RUNS = Path("runs")
 PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}  # text as it is
 
 
 @app.command(epilog="Example: evenkeel run examples/demo.yaml --arm decay --seed 1 --set steps=20")
-def run(
+def run(  # noqa: PLR0913, PLR0917 - one for each option
     file: FileArgument,
     arm: Annotated[str, typer.Option(help="arm of the file; 'default' is the file itself")] = DEFAULT_ARM,
     seed: Annotated[int | None, typer.Option(min=0, help="default: the first of the file's seeds")] = None,
     overrides: SetOption = None,
     runs: RunsOption = RUNS,
+    resume: ResumeOption = False,
 ) -> None:
     """Train one arm with one seed; metrics go to runs/<name>/<arm>/seed-<n>/metrics.jsonl and to MLflow."""
     config = ExperimentFile.read(file, overrides or []).resolve(arm)
@@ -57,8 +62,12 @@ def run(
 
     seed = config.seeds[0] if seed is None else seed
     folder = run_path(runs, config.name, arm, seed)
+    if resume:
+        check_resumable(folder, config, seed, file)
     faults = faults_from_environment()
-    spec = RunSpec(config=config, model=model, task=task, arm=arm, seed=seed, folder=folder, faults=faults)
+    spec = RunSpec(
+        config=config, model=model, task=task, arm=arm, seed=seed, folder=folder, resume=resume, faults=faults
+    )
     check_problems(spec)
     with tracking(config, runs) as tracker, session(config.cluster) as ray_session:
         Experiment(spec, ray_session, console).run(tracker)

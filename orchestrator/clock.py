@@ -1,14 +1,20 @@
 """Where the seconds of a step went."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 class PhaseClock:
     """Adds up wall-clock seconds by phase; a phase may be entered several times in a step."""
 
-    def __init__(self) -> None:
+    def __init__(self, entered: Callable[[str], None] = lambda name: None) -> None:
+        """Start the clock.
+
+        Args:
+            entered: is told of each phase that begins.
+        """
+        self._entered = entered
         self._started = time.perf_counter()
         self._seconds: dict[str, float] = {}
 
@@ -16,6 +22,7 @@ class PhaseClock:
     def phase(self, name: str) -> Iterator[None]:
         """Count the with-block towards `name`."""
         started = time.perf_counter()
+        self._entered(name)
         try:
             yield
         finally:

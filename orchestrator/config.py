@@ -64,6 +64,22 @@ class ExportConfig(Settings):
     mlflow: bool = Field(False, description="also keep it with the MLflow run")
 
 
+class CheckpointConfig(Settings):
+    """The `checkpoint:` block: when a run saves all that it needs to go on, and how much of that it keeps.
+
+    Example:
+        >>> CheckpointConfig(every=20).keep
+        3
+    """
+
+    every: Count = Field(100, description="steps from one to the next; the last step of a run makes one, too")
+    keep: Count = Field(3, description="the newest so many stay")
+
+    def due(self, step: int, last: int) -> bool:
+        """Whether one is made after step `step` of a run that ends with step `last`."""
+        return (step + 1) % self.every == 0 or step == last
+
+
 class ExperimentConfig(Settings):
     """A whole experiment, or one arm of it when `arms` has been merged in."""
 
@@ -80,6 +96,7 @@ class ExperimentConfig(Settings):
     evaluation: EvaluationConfig | None = None
     record_rollouts: RecordRolloutsConfig | None = None
     export: ExportConfig | None = None
+    checkpoint: CheckpointConfig | None = CheckpointConfig()
     stability: StabilityConfig = StabilityConfig()
     cluster: ClusterConfig = ClusterConfig()
     tracking: TrackingConfig = TrackingConfig()

@@ -1,176 +1,192 @@
-"""The workers of one run: planned, placed, started, connected, and gone afterwards."""
+"""The workers of one run as a step sees them: what it asks of each role, and what is done when one is lost."""
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from tempfile import TemporaryDirectory
+from collections.abc import Sequence
 from typing import Any
 
-from actors.faults import Faults
-from actors.learner import Learner, LearnerSpec
-from actors.rollout_worker import EngineShape, EngineSpec, RolloutWorker
+from actors.learner import Learner
+from actors.messages import (
+    GradientReport,
+    LearnerShard,
+    Response,
+    SampleRequest,
+    SavedFile,
+    StepDecision,
+    TokenRecord,
+    UpdateReport,
+)
+from actors.rollout_worker import RolloutWorker
 from actors.scheduler import Scheduler
-from cluster.placement import Bundle, Slot, reserved
 from cluster.pool import Pool
-from cluster.session import Session
-from orchestrator.config import ExperimentConfig
-from orchestrator.model_files import ModelFiles
+from cluster.worker import WorkerLost
+from orchestrator.engines import Engines
+from orchestrator.restarts import Restarts
 
-LONGEST_KV_BLOCK = 128  # tokens; vLLM's on CPUs. The self-test needs a prompt longer than two of them
+SAVE_TIMEOUT_S = 3600.0  # for the files of one checkpoint to be on the disk
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Crew:
-    """The three roles of a run, started and connected.
+    """Rollout workers, learners and the scheduler.
 
-    Example:
-        Crew(rollouts=pool_of_engines, learners=gang, scheduler=pool_of_one, engine_shape=shape)
+    A lost rollout worker or scheduler is replaced here and asked again; whoever called does not notice. A lost learner
+    takes the weights of its gang with it: that is raised as WorkerLost, and `recover` starts the gang anew.
     """
 
-    rollouts: Pool[RolloutWorker]
-    learners: Pool[Learner]
-    scheduler: Pool[Scheduler]
-    engine_shape: EngineShape
+    def __init__(
+        self,
+        *,
+        rollouts: Pool[RolloutWorker],
+        learners: Pool[Learner],
+        scheduler: Pool[Scheduler],
+        restarts: Restarts,
+    ) -> None:
+        """Take over workers that have been placed; `start` brings them up.
 
+        Args:
+            rollouts: the engines.
+            learners: the gang.
+            scheduler: a pool of one.
+            restarts: how many losses are borne.
+        """
+        self.engines = Engines(rollouts, restarts, self._refresh)
+        self.rollouts = rollouts
+        self.learners = learners
+        self.scheduler = scheduler
+        self.restarts = restarts
+        self._version = 0
+        self._scheduler_state: dict[str, Any] | None = None
 
-def plan_of(config: ExperimentConfig) -> list[Bundle]:
-    """What the run needs: its rollout workers, then its learner ranks, then the scheduler."""
-    rollout = Bundle(role="rollout", cpus=config.rollout.cpus_per_worker, gpus=config.rollout.gpus_per_worker)
-    learner = Bundle(role="learner", cpus=config.learner.cpus_per_worker, gpus=config.learner.gpus_per_worker)
-    scheduler = Bundle(role="scheduler", cpus=0.1, gpus=0.0)
-    return [*[rollout] * config.rollout.workers, *[learner] * config.learner.workers, scheduler]
+    def start(self, checkpoint: str | None = None, version: int = 0) -> None:
+        """Bring all workers up and connect them.
 
+        Args:
+            checkpoint: folder of the learners' files to go on from; their weights are then sent to the engines. None
+                starts from the model, which engines and learners have read.
+            version: of those weights.
+        """
+        self._bring_up(None, checkpoint, version)
 
-@contextmanager
-def crew(config: ExperimentConfig, model: ModelFiles, session: Session, faults: Faults) -> Iterator[Crew]:
-    """Place and start all workers, connect the weight transfer, and stop everything at the end.
+    def recover(self, lost: WorkerLost, checkpoint: str | None, version: int) -> None:
+        """Go on after a loss that no call could make good: the whole gang anew, and its weights sent to the engines."""
+        self._bring_up(lost, checkpoint, version)
 
-    Raises:
-        PlacementError: the cluster has no room.
-        WorkerLost: a worker died while starting.
-    """
-    num_rollouts = config.rollout.workers
-    timeout_s = config.cluster.call_timeout_s
-    with ExitStack() as stack:
-        scratch = stack.enter_context(TemporaryDirectory(prefix="evenkeel-"))  # the workers' temporary files
-        slots = stack.enter_context(reserved(plan_of(config), config.cluster.placement_timeout_s))
-        env = _rollout_env(config, session, scratch)
-        rollouts = _rollout_pool(config, _engine_specs(config, model, faults), slots[:num_rollouts], env)
-        stack.callback(rollouts.close)
-        learners = Pool(
-            Learner,
-            slots[num_rollouts:-1],
-            [(spec,) for spec in _learner_specs(config, model, faults)],
-            env=_common_env(config.learner.workers, session, scratch),
-            timeout_s=timeout_s,
-        )
-        stack.callback(learners.close)
-        scheduler = Pool(Scheduler, slots[-1:], [_scheduler_arguments(config)], env={}, timeout_s=timeout_s)
-        stack.callback(scheduler.close)
-        shape = _start(rollouts, learners)
-        yield Crew(rollouts=rollouts, learners=learners, scheduler=scheduler, engine_shape=shape)
+    @property
+    def version(self) -> int:
+        """Of the weights that all engines have."""
+        return self._version
 
+    # What a step asks for, in its order.
 
-@contextmanager
-def engines(config: ExperimentConfig, model: ModelFiles, session: Session) -> Iterator[Pool[RolloutWorker]]:
-    """The rollout workers alone, with the weights as they are in the model's files.
+    def generate(self, requests: Sequence[SampleRequest]) -> list[tuple[Response, ...]]:
+        """Responses to requests, in their order."""
+        return self.engines.generate(requests)
 
-    Raises:
-        PlacementError: the cluster has no room.
-        WorkerLost: a worker died while starting.
-    """
-    with ExitStack() as stack:
-        scratch = stack.enter_context(TemporaryDirectory(prefix="evenkeel-"))
-        bundles = plan_of(config)[: config.rollout.workers]
-        slots = stack.enter_context(reserved(bundles, config.cluster.placement_timeout_s))
-        env = _rollout_env(config, session, scratch)
-        rollouts = _rollout_pool(config, _engine_specs(config, model, Faults()), slots, env)
-        stack.callback(rollouts.close)
-        rollouts.broadcast(RolloutWorker.start)
-        yield rollouts
+    def compute_gradients(self, shards: Sequence[LearnerShard]) -> list[GradientReport]:
+        """Each rank's report on its shard."""
+        return self.learners.scatter(Learner.compute_gradients, shards)
 
+    def token_records(self) -> list[list[list[TokenRecord]]]:
+        """What each rank kept of its shard's tokens, by micro-batch."""
+        return self.learners.broadcast(Learner.token_records)
 
-def _rollout_pool(
-    config: ExperimentConfig, specs: Sequence[EngineSpec], slots: Sequence[Slot], env: Mapping[str, str]
-) -> Pool[RolloutWorker]:
-    timeout_s = config.cluster.call_timeout_s
-    return Pool(RolloutWorker, slots, [(spec,) for spec in specs], env=env, timeout_s=timeout_s)
+    def decide(
+        self, step: int, reports: Sequence[GradientReport], metrics: dict[str, float], num_prompts: int
+    ) -> StepDecision:
+        """The central scheduler's decision on a step."""
+        while True:
+            try:
+                made = self.scheduler.first(Scheduler.decide, step, reports, metrics, num_prompts)
+                state = self.scheduler.first(Scheduler.state_dict)
+            except WorkerLost as lost:
+                self._replace_scheduler(lost)
+            else:
+                self._scheduler_state = state
+                return made
 
+    def apply(self, order: StepDecision) -> list[UpdateReport]:
+        """Have the learners do as the scheduler has decided."""
+        return self.learners.broadcast(Learner.apply, order)
 
-def _scheduler_arguments(config: ExperimentConfig) -> tuple[Any, ...]:
-    shadows = {name: shadow.build(config.steps) for name, shadow in config.shadow.items()}
-    return config.scheduler.build(config.steps), config.learner, shadows
+    def publish(self) -> None:
+        """Bring the learners' weights to all engines, as the next version."""
+        self._version += 1
+        try:
+            self._send()
+        except WorkerLost as lost:
+            if lost.worker not in self.rollouts.names:
+                raise
+            self.engines.replace([lost])
 
+    # What a checkpoint holds of the workers.
 
-def _start(rollouts: Pool[RolloutWorker], learners: Pool[Learner]) -> EngineShape:
-    engines = rollouts.begin(RolloutWorker.start)  # the slow part; the learners start beside it
-    host = learners.hosts()[0]
-    learners.broadcast(Learner.start, learners.first(Learner.open_rendezvous, host))
-    shapes = engines()
-    learners.broadcast(Learner.connect, host, rollouts.handles)
-    return shapes[0]
+    def save(self, folder: str) -> None:
+        """Have the learners write their state to a folder; they go on working meanwhile."""
+        self.learners.broadcast(Learner.save, folder)
 
+    def written(self) -> list[SavedFile]:
+        """Wait, beside all other calls, for what `save` has begun."""
+        return [file for files in self.learners.aside(Learner.written, SAVE_TIMEOUT_S) for file in files]
 
-def transfer_backend(config: ExperimentConfig) -> str:
-    """vLLM's name of the weight transfer between these workers: gloo on CPUs, ipc on shared GPUs, nccl between GPUs."""
-    if config.rollout.device == "cpu":
-        return "gloo"
-    return "ipc" if max(config.rollout.gpus_per_worker, config.learner.gpus_per_worker) < 1 else "nccl"
+    def scheduler_state(self) -> dict[str, Any]:
+        """All that the scheduler's later decisions depend on."""
+        while self._scheduler_state is None:
+            try:
+                self._scheduler_state = self.scheduler.first(Scheduler.state_dict)
+            except WorkerLost as lost:
+                self._replace_scheduler(lost)
+        return self._scheduler_state
 
+    def set_scheduler_state(self, state: dict[str, Any]) -> None:
+        """Set the scheduler back to where it was."""
+        self._scheduler_state = state
+        try:
+            self.scheduler.first(Scheduler.load_state_dict, state)
+        except WorkerLost as lost:
+            self._replace_scheduler(lost)
 
-def _engine_specs(config: ExperimentConfig, model: ModelFiles, faults: Faults) -> list[EngineSpec]:
-    wanted = config.rollout.max_prompt_tokens + config.rollout.max_response_tokens
-    needed_by_self_test = 2 * LONGEST_KV_BLOCK + 32
-    return [
-        EngineSpec(
-            model=model.path,
-            config=config.rollout,
-            max_model_len=min(model.context_length, max(wanted, needed_by_self_test)),
-            transfer=transfer_backend(config),
-            index=index,
-            faults=faults,
-        )
-        for index in range(config.rollout.workers)
-    ]
+    # Bringing workers up and back.
 
+    def _bring_up(self, lost: WorkerLost | None, checkpoint: str | None, version: int) -> None:
+        self._version = version
+        weights_differ = checkpoint is not None or lost is not None  # from those that the engines read from the model
+        while True:
+            if lost is not None:
+                self.restarts.spend(lost, f"the learners start again from {checkpoint or 'the model'}")
+                self.learners.respawn(range(len(self.learners)))
+                self.engines.note_lost([lost])
+            try:
+                with self.engines.coming_up():
+                    self._start_gang(checkpoint)
+                self._connect()
+                if weights_differ:
+                    self._send()
+                return
+            except WorkerLost as again:
+                lost = again
 
-def _learner_specs(config: ExperimentConfig, model: ModelFiles, faults: Faults) -> list[LearnerSpec]:
-    return [
-        LearnerSpec(
-            model=model.path,
-            config=config.learner,
-            rank=rank,
-            world_size=config.learner.workers,
-            temperature=config.rollout.temperature,
-            max_response_tokens=config.rollout.max_response_tokens,
-            wire_dtype=config.rollout.dtype,
-            quantize=config.rollout.quantize,
-            transfer=transfer_backend(config),
-            faults=faults,
-        )
-        for rank in range(config.learner.workers)
-    ]
+    def _start_gang(self, checkpoint: str | None) -> None:
+        address = self.learners.first(Learner.open_rendezvous, self.learners.hosts()[0])
+        self.learners.broadcast(Learner.start, address)
+        if checkpoint is not None:
+            self.learners.broadcast(Learner.load, checkpoint)
 
+    def _refresh(self) -> None:
+        self._connect()
+        self._send()
 
-def _rollout_env(config: ExperimentConfig, session: Session, scratch: str) -> dict[str, str]:
-    return {
-        **_common_env(config.rollout.workers, session, scratch),
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in the actor's own process
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # its binding fights with the learners over few cores
-        "VLLM_CPU_KVCACHE_SPACE": str(config.rollout.kv_cache_gib),
-    }
+    def _connect(self) -> None:
+        host = self.learners.hosts()[0]
+        self.learners.needing(self.rollouts).broadcast(Learner.connect, host, self.rollouts.handles)
 
+    def _send(self) -> None:
+        self.learners.needing(self.rollouts).broadcast(Learner.publish, self._version)
 
-def _common_env(workers: int, session: Session, scratch: str) -> dict[str, str]:
-    # The phases of a step take turns: the workers of one role share the machine, those of another then wait.
-    threads = max(1, len(os.sched_getaffinity(0)) // workers) if session.local else 1
-    # Passive: on cores that others need, threads that spin at every barrier cost far more than sleeping ones
-    # (measured in docs/operations.md).
-    env = {
-        "OMP_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "TOKENIZERS_PARALLELISM": "false",
-        "VLLM_LOGGING_LEVEL": "WARNING",
-    }
-    return {**env, "GLOO_SOCKET_IFNAME": "lo", "TMPDIR": scratch} if session.local else env
+    def _replace_scheduler(self, lost: WorkerLost) -> None:
+        while True:
+            self.restarts.spend(lost, "it starts again from its last recorded state")
+            try:
+                self.scheduler.respawn([0])
+                if self._scheduler_state is not None:
+                    self.scheduler.first(Scheduler.load_state_dict, self._scheduler_state)
+                return
+            except WorkerLost as again:
+                lost = again

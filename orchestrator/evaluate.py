@@ -1,23 +1,23 @@
 """Evaluation of a model outside a run: its sampling engines alone, one set, the figures of it."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from actors.messages import Response, SampleRequest
 from cluster.session import session
+from cluster.worker import WorkerLost
 from orchestrator.config import ExperimentConfig
 from orchestrator.config_errors import ConfigError
-from orchestrator.crew import engines
 from orchestrator.evaluation import EvaluatedSet, Evaluation
 from orchestrator.evaluation_file import COMMAND
-from orchestrator.experiment import generate
 from orchestrator.model_files import find_model
 from orchestrator.rollout_log import evaluated_groups
 from orchestrator.rollout_records import RolloutRow
 from orchestrator.rollout_writer import write_file
 from orchestrator.task_problems import TaskFiles, task_problems
+from orchestrator.workers import engines
 
 
 def evaluate(config: ExperimentConfig, seed: int, out: Path | None) -> EvaluatedSet:
@@ -41,16 +41,16 @@ def evaluate(config: ExperimentConfig, seed: int, out: Path | None) -> Evaluated
     tokenizer = AutoTokenizer.from_pretrained(model.path)
     with task_problems(config, files, tokenizer, seed, model.context_length) as problems:
         problems.evaluation[block.names()[0]].first(block.problems)  # before the engines: some must be short enough
-        with session(config.cluster) as ray_session, engines(config, model, ray_session) as rollouts:
-
-            def sample(requests: Sequence[SampleRequest]) -> list[tuple[Response, ...]]:
-                return generate(rollouts, requests)
-
-            evaluated = Evaluation(block, 0, seed, problems.evaluation, sample).evaluate(0, block.names()[0])
+        with session(config.cluster) as ray_session, engines(config, model, ray_session, _tell) as sampling:
+            evaluated = Evaluation(block, 0, seed, problems.evaluation, sampling.generate).evaluate(0, block.names()[0])
         if out is not None:
             groups = evaluated_groups(evaluated, problems.evaluation[evaluated.name])
             _write(out, [row for group in groups for row in group.rows(0, evaluated.name, tokenizer)])
     return evaluated
+
+
+def _tell(lost: WorkerLost, remedy: str) -> None:
+    print(f"evenkeel: warning: {lost}; {remedy}", file=sys.stderr)
 
 
 def _write(out: Path, rows: Sequence[RolloutRow]) -> None:

@@ -1,6 +1,6 @@
 """One run of one arm with one seed: the one place that wires everything."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -12,14 +12,14 @@ from transformers import AutoTokenizer
 
 from actors.faults import Faults
 from actors.learner import Learner
-from actors.messages import Response, SampleRequest
-from actors.rollout_worker import RolloutWorker
-from cluster.pool import Pool
 from cluster.session import Session
-from orchestrator.config import ExperimentConfig, ExportConfig
+from cluster.worker import WorkerLost
+from orchestrator.checkpoints.checkpoint import Checkpoint
+from orchestrator.config import ExperimentConfig
 from orchestrator.config_errors import ConfigError
-from orchestrator.crew import Crew, crew
+from orchestrator.crew import Crew
 from orchestrator.evaluation import TRAIN, Evaluation
+from orchestrator.fault_injection import FaultInjection, check_strikes
 from orchestrator.loop import TrainingLoop
 from orchestrator.model_files import ModelFiles
 from orchestrator.problem_set import ProblemSet
@@ -28,11 +28,15 @@ from orchestrator.recorder import Recorder
 from orchestrator.records import RunCard
 from orchestrator.rollout_log import RolloutLog
 from orchestrator.rollout_writer import RolloutWriter
+from orchestrator.run_checkpoints import RunCheckpoints, learner_files
 from orchestrator.run_folder import MODEL, ROLLOUTS, RunFolder
+from orchestrator.run_log import RunLog
 from orchestrator.sampling import Sampler
 from orchestrator.self_test import SelfTest, SelfTestReport
+from orchestrator.step import TrainingStep
 from orchestrator.task_problems import TaskFiles, TaskProblems, task_problems
 from orchestrator.tracking import TrackedRun, Tracker, version_tags
+from orchestrator.workers import REAL, Roles, workers
 
 PROBE_TEXT_TOKENS = 1024
 
@@ -43,7 +47,7 @@ class RunSpec:
 
     Example:
         RunSpec(config=config, model=model, task=TaskFiles.open(config, "demo.yaml"), arm="decay", seed=0,
-                folder=Path("runs/demo/decay/seed-0"))
+                folder=Path("runs/demo/decay/seed-0"), resume=True)
     """
 
     config: ExperimentConfig
@@ -52,7 +56,9 @@ class RunSpec:
     arm: str
     seed: int
     folder: Path
+    resume: bool = False  # go on with what is in the folder, if there is anything
     faults: Faults = field(default_factory=Faults)
+    roles: Roles = REAL
 
 
 class Experiment:
@@ -74,24 +80,37 @@ class Experiment:
 
         Raises:
             PlacementError, WorkerLost, WeightSyncError: as the workers' start, the steps and the self-test find them.
+            RestartsExhausted: workers were lost too often.
+            RunFolderFull, CheckpointFailed: the disk refuses.
         """
         spec = self._spec
         title = f"{spec.arm} seed {spec.seed}"
+        opened = RunFolder.reopen if spec.resume else RunFolder.create
         with (
             self.problems() as problems,
-            RunFolder.create(spec.folder, spec.config, spec.seed) as folder,
+            opened(spec.folder, spec.config, spec.seed) as folder,
             Progress(self._console, title, spec.config.steps) as progress,
         ):
-            tracked = self._track(tracker, parent)
+            tracked = self._track(tracker, parent, folder.status.uid)
             status = "FAILED"
             try:
-                self._train(problems, folder, progress, tracked)
+                self._go_on(problems, folder, progress, tracked)
                 status = "FINISHED"
             except KeyboardInterrupt:
                 status = "KILLED"
                 raise
             finally:
                 tracked.end(status)
+                folder.note_mlflow_run(tracked.known_id)
+
+    def _go_on(self, problems: TaskProblems, folder: RunFolder, progress: Progress, tracked: TrackedRun) -> None:
+        recorded = list(folder.metrics.rows())
+        if recorded:
+            tracked.backfill(lambda: recorded)
+        if folder.is_over(self._spec.config):
+            progress.say(f"is over already, with {len(recorded)} steps; MLflow gets what it lacks")
+            return
+        self._train(problems, folder, progress, tracked, len(recorded))
 
     def problems(self) -> AbstractContextManager[TaskProblems]:
         """The problems of the run, with the processes that score its responses.
@@ -101,34 +120,53 @@ class Experiment:
         """
         return _problems(self._spec, self._tokenizer)
 
-    def _train(self, problems: TaskProblems, folder: RunFolder, progress: Progress, tracked: TrackedRun) -> None:
+    def _train(
+        self, problems: TaskProblems, folder: RunFolder, progress: Progress, tracked: TrackedRun, steps_ahead: int
+    ) -> None:
         spec = self._spec
-        progress.say("starting workers")
-        with crew(spec.config, spec.model, self._session, spec.faults) as workers:
-            self._check_faults(workers)
-            report = self.self_test(workers, problems.training)
-            verdict = (
-                f"weights arrive: difference {report.perturbed:.2g} (floor {report.floor:.2g}), {report.syncs} syncs"
-            )
-            progress.say(verdict)
-            folder.log.info("self-test passed: %s", report)
+        check_strikes(spec.faults.strikes, spec.config)
+        told = RunLog(progress, folder.log)
+        checkpoints = RunCheckpoints(spec.config.checkpoint, folder, told)
+        found = checkpoints.newest() if spec.resume else None
+        checkpoints.check_room(spec.model.path)
+        told.say(f"goes on with step {found.state.step}, from {found.path}" if found else "starting workers")
+        with workers(spec.config, spec.model, self._session, spec.faults, told.lost, spec.roles) as crew:
+            crew.start(learner_files(found), found.state.weight_version if found else 0)
+            self._prove(crew, problems.training, found, told)
+            recorder = Recorder(folder, tracked, progress, spec.config.stability, steps_ahead)
+            with self._rollout_log(folder, told, problems) as rollout_log, checkpoints.written_by(crew):
+                loop = TrainingLoop(
+                    step=self.step(crew, problems, rollout_log),
+                    crew=crew,
+                    recorder=recorder,
+                    checkpoints=checkpoints,
+                    faults=FaultInjection(spec.faults.strikes, crew),
+                    mlflow_run_id=lambda: tracked.known_id,
+                )
+                loop.run(found.state if found else None, spec.config.steps - 1, lambda: self._export(crew, tracked))
+        recorder.conclude()
+        folder.end = "collapsed" if recorder.collapsed else "finished"
 
-            recorder = Recorder(folder, tracked, progress, spec.config.stability)
-            with self._rollout_log(folder, progress, problems) as rollout_log:
-                loop = self.loop(workers, problems, rollout_log)
-                loop.run(0, spec.config.steps - 1, recorder.record)
-            recorder.conclude()
-            if spec.config.export is not None:
-                self._export(spec.config.export, workers, tracked)
+    def _prove(self, crew: Crew, training: ProblemSet, found: Checkpoint | None, told: RunLog) -> None:
+        """Show that weights arrive, before the first step; whoever is lost meanwhile is brought back."""
+        while True:
+            try:
+                self._check_faults(crew)
+                report = self.self_test(crew, training)
+                seen = f"difference {report.perturbed:.2g} (floor {report.floor:.2g}), {report.syncs} syncs"
+                told.say(f"weights arrive: {seen}")
+                return
+            except WorkerLost as lost:
+                crew.recover(lost, learner_files(found), crew.version)
 
-    def _check_faults(self, workers: Crew) -> None:
-        names = workers.learners.first(Learner.tensor_names)
+    def _check_faults(self, crew: Crew) -> None:
+        names = crew.learners.first(Learner.tensor_names)
         for pattern in self._spec.faults.without_effect(names):
             close = get_close_matches(pattern, names, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ConfigError("environment", "EVENKEEL_FAULTS", pattern, f"the name of a tensor of this model{hint}")
 
-    def self_test(self, workers: Crew, training: ProblemSet) -> SelfTestReport:
+    def self_test(self, crew: Crew, training: ProblemSet) -> SelfTestReport:
         """The weight-sync self-test on these workers, on prompts of the training problems.
 
         Raises:
@@ -136,55 +174,47 @@ class Experiment:
         """
         if self._spec.config.rollout.quantize is not None:
             # the engines have loaded the weights as they are in the file
-            workers.learners.broadcast(Learner.publish, 0)
+            crew.learners.broadcast(Learner.publish, crew.version)
         text = training.text(PROBE_TEXT_TOKENS)
-        return SelfTest(workers.rollouts, workers.learners, text, workers.engine_shape).run()
+        return SelfTest(crew.rollouts, crew.learners, text, crew.engines.shape, crew.version).run()
 
-    def loop(self, workers: Crew, problems: TaskProblems, rollout_log: RolloutLog | None = None) -> TrainingLoop:
-        """The loop over these workers, at step 0."""
+    def step(self, crew: Crew, problems: TaskProblems, rollout_log: RolloutLog | None = None) -> TrainingStep:
+        """A step on these workers, before the first prompt."""
         config, seed = self._spec.config, self._spec.seed
-
-        def sample(requests: Sequence[SampleRequest]) -> list[tuple[Response, ...]]:
-            return generate(workers.rollouts, requests)
-
         evaluation = None
         if config.evaluation is not None:
-            last = config.steps - 1
-            evaluation = Evaluation(config.evaluation, last, seed, problems.evaluation, sample)
-        return TrainingLoop(
-            sampler=Sampler(config.rollout, seed, problems.training, sample),
-            learners=workers.learners,
-            scheduler=workers.scheduler,
+            evaluation = Evaluation(config.evaluation, config.steps - 1, seed, problems.evaluation, crew.generate)
+        return TrainingStep(
+            sampler=Sampler(config.rollout, seed, problems.training, crew.generate),
+            workers=crew,
+            num_learners=config.learner.workers,
             evaluation=evaluation,
             rollout_log=rollout_log,
             config=config.learner,
         )
 
     @contextmanager
-    def _rollout_log(
-        self, folder: RunFolder, progress: Progress, problems: TaskProblems
-    ) -> Iterator[RolloutLog | None]:
+    def _rollout_log(self, folder: RunFolder, told: RunLog, problems: TaskProblems) -> Iterator[RolloutLog | None]:
         config = self._spec.config.record_rollouts
         if config is None:
             yield None
             return
-
-        def warn(text: str) -> None:
-            progress.say(f"warning: {text}")
-            folder.log.warning("%s", text)
-
-        with RolloutWriter(folder.path / ROLLOUTS, warn) as writer:
+        with RolloutWriter(folder.path / ROLLOUTS, told.warn) as writer:
             yield RolloutLog(config, writer, self._tokenizer, {TRAIN: problems.training, **problems.evaluation})
 
-    def _export(self, config: ExportConfig, workers: Crew, tracked: TrackedRun) -> None:
+    def _export(self, crew: Crew, tracked: TrackedRun) -> None:
+        config = self._spec.config.export
+        if config is None:
+            return
         folder = (self._spec.folder / MODEL).resolve()
-        workers.learners.broadcast(Learner.export, str(folder), config.dtype)
+        crew.learners.broadcast(Learner.export, str(folder), config.dtype)
         if config.mlflow:
             tracked.log_folder(folder)
 
-    def _track(self, tracker: Tracker, parent: TrackedRun | None) -> TrackedRun:
+    def _track(self, tracker: Tracker, parent: TrackedRun | None, uid: str) -> TrackedRun:
         spec = self._spec
         card = RunCard(
+            uid=uid,
             experiment=spec.config.tracking.experiment or spec.config.name,
             name=f"{spec.config.name}/{spec.arm}/seed-{spec.seed}",
             tags={"arm": spec.arm, "seed": str(spec.seed), "folder": str(spec.folder), **version_tags()},
@@ -209,10 +239,3 @@ def check_problems(spec: RunSpec) -> None:
 
 def _problems(spec: RunSpec, tokenizer: Any) -> AbstractContextManager[TaskProblems]:
     return task_problems(spec.config, spec.task, tokenizer, spec.seed, spec.model.context_length)
-
-
-def generate(rollouts: Pool[RolloutWorker], requests: Sequence[SampleRequest]) -> list[tuple[Response, ...]]:
-    """Deal requests out over the rollout workers, like cards, and put their responses back in order."""
-    num = len(rollouts)
-    dealt = rollouts.scatter(RolloutWorker.generate, [list(requests[i::num]) for i in range(num)])
-    return [dealt[i % num][i // num] for i in range(len(requests))]

@@ -5,9 +5,13 @@ import sys
 # Where they are defined. A module that was never loaded cannot have raised, and is not loaded to find out.
 FAILURES = (
     ("cluster.placement", "PlacementError"),
-    ("cluster.pool", "WorkerLost"),
+    ("cluster.worker", "WorkerLost"),
+    ("orchestrator.restarts", "RestartsExhausted"),
+    ("orchestrator.checkpoints.writer", "CheckpointFailed"),
+    ("orchestrator.disk", "DiskTooSmall"),
+    ("orchestrator.run_folder", "RunFolderFull"),
     ("orchestrator.self_test", "WeightSyncError"),
-    ("orchestrator.loop", "StaleWeights"),
+    ("orchestrator.step", "StaleWeights"),
     ("actors.rollout_worker", "PrefixCacheKept"),
     ("actors.rollout_worker", "IncompleteUpdate"),
     ("actors.policy_model", "UnsupportedModel"),

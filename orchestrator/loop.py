@@ -1,128 +1,106 @@
-"""One training step, from prompts to published weights, and the loop over steps."""
+"""The loop over the steps of a run: with checkpoints on the way, and back to one of them when learners are lost."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from actors.config import LearnerConfig
-from actors.learner import Learner
-from actors.messages import GradientReport, StepDecision, UpdateReport
-from actors.scheduler import Scheduler
-from cluster.pool import Pool
-from orchestrator.batching import shard_batch
+from cluster.worker import WorkerLost
+from orchestrator.checkpoints.state import RunState
 from orchestrator.clock import PhaseClock
-from orchestrator.evaluation import Evaluation
-from orchestrator.records import StepRecord
-from orchestrator.rollout_log import RolloutLog, in_order
-from orchestrator.sampling import SampledBatch, Sampler
-
-Record = Callable[[StepRecord], bool]  # False ends the run
-
-
-class StaleWeights(RuntimeError):
-    """A rollout worker sampled with weights of another step."""
+from orchestrator.crew import Crew
+from orchestrator.fault_injection import FaultInjection
+from orchestrator.recorder import Recorder
+from orchestrator.run_checkpoints import RunCheckpoints, learner_files
+from orchestrator.step import TrainingStep
 
 
 class TrainingLoop:
-    """Drives the parts of one run; it knows their order and nothing else."""
+    """Runs steps. Rollout workers and the scheduler are brought back by the crew, unnoticed here; for learners the run
+    goes back to its newest checkpoint, and does the steps since once more with the same data, seeds and decisions.
+    """
 
     def __init__(  # noqa: PLR0913 - one for each part
         self,
         *,
-        sampler: Sampler,
-        learners: Pool[Learner],
-        scheduler: Pool[Scheduler],
-        evaluation: Evaluation | None,
-        rollout_log: RolloutLog | None,
-        config: LearnerConfig,
+        step: TrainingStep,
+        crew: Crew,
+        recorder: Recorder,
+        checkpoints: RunCheckpoints,
+        faults: FaultInjection,
+        mlflow_run_id: Callable[[], str | None],
     ) -> None:
-        self._sampler = sampler
-        self._learners = learners
-        self._scheduler = scheduler
-        self._evaluation = evaluation
-        self._rollout_log = rollout_log
-        self._config = config
-        self._version = 0
+        self._step = step
+        self._crew = crew
+        self._recorder = recorder
+        self._checkpoints = checkpoints
+        self._faults = faults
+        self._mlflow_run_id = mlflow_run_id
+        self._recording_s = 0.0
+        # A run that goes on has lines in its metrics file already; its beginning is before the first of them.
+        self._origin = replace(self._state(0), weight_version=0, metrics_bytes=0)
 
-    def run(self, first: int, last: int, record: Record) -> None:
-        """Steps `first` to `last`, each recorded as soon as it is done, unless `record` ends the run earlier."""
-        recording_s = 0.0
-        for step in range(first, last + 1):
-            clock = PhaseClock()
-            done = self.step(step, clock)
-            # A record cannot contain how long it takes to write itself: it tells of the one before.
-            done.metrics["time/record"] = recording_s
-            started = time.perf_counter()
-            if not record(done):
+    def run(self, start: RunState | None, last: int, at_end: Callable[[], None]) -> None:
+        """Run up to step `last`, unless a collapse ends the run earlier.
+
+        Args:
+            start: where to begin, the learners being there already; None is before the first step.
+            last: number of the last step.
+            at_end: what is to be done with the workers afterwards.
+        """
+        position = self._go_to(start or self._origin)
+        while True:
+            try:
+                self._run_from(position, last)
+                at_end()
                 return
-            recording_s = time.perf_counter() - started
+            except WorkerLost as lost:
+                position = self._go_back(lost)
 
-    def step(self, step: int, clock: PhaseClock) -> StepRecord:
-        """One on-policy step. Data goes down to the workers and its statistics come back, once."""
-        batch = self._sampler.next_batch(step, clock)
-        _require_on_policy(batch, self._version)
-        metrics = {**batch.metrics(), **self._evaluate(step, clock)}
-        reports = []
-        if batch.kept:
-            with clock.phase("gradients"):
-                reports = self._compute_gradients(step, batch)
-        with clock.phase("decide"):
-            order = self._scheduler.first(Scheduler.decide, step, reports, metrics, len(batch.kept))
-        updates = []
-        if batch.kept:
-            with clock.phase("apply"):
-                updates = self._learners.broadcast(Learner.apply, order)
-        if order.update:
-            with clock.phase("publish"):
-                self._publish()
-        return _record(order, UpdateReport().merge(*updates), clock)
+    def _run_from(self, first: int, last: int) -> None:
+        for step in range(first, last + 1):
+            goes_on = self._run_step(step)
+            self._checkpoints.check()
+            if not goes_on:
+                break
+            if self._checkpoints.due(step, last):
+                self._checkpoints.begin(self._state(step + 1))
+        self._checkpoints.finish()
 
-    def _compute_gradients(self, step: int, batch: SampledBatch) -> list[GradientReport]:
-        config = self._config
-        groups = enumerate(batch.kept)
-        sequences = [sequence for place, group in groups for sequence in group.sequences(place, config.advantage)]
-        log = self._rollout_log if self._rollout_log and self._rollout_log.due(step) else None
-        shards = shard_batch(
-            sequences,
-            len(self._learners),
-            config.tokens_per_microbatch,
-            halves=config.gradient_noise.due(step),
-            whole_groups=config.advantage == "optimal_token_baseline",
+    def _run_step(self, step: int) -> bool:
+        done = self._step.step(step, PhaseClock(self._faults.at(step)))
+        # A record cannot contain how long it takes to write itself: it tells of the one before.
+        done.metrics["time/record"] = self._recording_s
+        self._faults.at(step)("record")
+        started = time.perf_counter()
+        if step >= self._recorder.steps_ahead:
+            self._crew.restarts.progress()
+        goes_on = self._recorder.record(done)
+        self._recording_s = time.perf_counter() - started
+        return goes_on
+
+    def _state(self, step: int) -> RunState:
+        """Where the run stands before `step`."""
+        return RunState(
+            step=step,
+            weight_version=self._crew.version,
+            cursor=self._step.sampler.cursor,
+            scheduler=self._crew.scheduler_state(),
+            stability=self._recorder.stability_state(),
+            mlflow_run_id=self._mlflow_run_id(),
+            metrics_bytes=self._recorder.sync(),
+            learner_ranks=len(self._crew.learners),
         )
-        if log is not None:
-            shards = [replace(shard, keep_tokens=True) for shard in shards]
-        reports = self._learners.scatter(Learner.compute_gradients, shards)
-        if log is not None:
-            records = self._learners.broadcast(Learner.token_records)
-            log.training(step, batch.kept, in_order(sequences, shards, records))
-        return reports
 
-    def _evaluate(self, step: int, clock: PhaseClock) -> dict[str, float]:
-        if self._evaluation is None or not self._evaluation.due(step):
-            return {}
-        with clock.phase("evaluate"):
-            keep = self._rollout_log.evaluated if self._rollout_log else None
-            return self._evaluation.run(step, keep)
+    def _go_back(self, lost: WorkerLost) -> int:
+        """Start the learners again where the newest checkpoint stands, and everything else with them."""
+        self._checkpoints.abandon()
+        checkpoint = self._checkpoints.newest()
+        state = checkpoint.state if checkpoint else self._origin
+        self._crew.recover(lost, learner_files(checkpoint), state.weight_version)
+        return self._go_to(state)
 
-    def _publish(self) -> None:
-        self._version += 1
-        self._learners.broadcast(Learner.publish, self._version)
-
-
-def _require_on_policy(batch: SampledBatch, version: int) -> None:
-    """Every response must come from the weights that are about to be trained."""
-    stale = {response.weight_version for group in batch.generated for response in group.responses} - {version}
-    if stale:
-        raise StaleWeights(f"responses were sampled with weights {sorted(stale)} at version {version}")
-
-
-def _record(order: StepDecision, update: UpdateReport, clock: PhaseClock) -> StepRecord:
-    seconds = clock.metrics()
-    throughput = order.metrics["sampling/tokens"] / seconds["time/step"]
-    metrics = {**order.metrics, **seconds, "throughput/tokens_per_s": throughput}
-    if order.update:
-        metrics["gradient/update_norm_ratio"] = update.norm_ratio
-    now_ms = int(time.time() * 1000)
-    finite = {key: value for key, value in metrics.items() if math.isfinite(value)}
-    return StepRecord(step=order.decision.step, time_ms=now_ms, metrics=finite, events=order.decision.events)
+    def _go_to(self, state: RunState) -> int:
+        self._step.sampler.cursor = state.cursor
+        self._crew.set_scheduler_state(state.scheduler)
+        self._recorder.rewind(state.stability, state.metrics_bytes)
+        return state.step

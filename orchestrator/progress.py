@@ -35,6 +35,7 @@ class Progress:
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
         self._started = time.monotonic()
         self._printed = float("-inf")
+        self._before = 0  # steps that were done when the first one was shown
         self._done = 0
         self._told = 0  # how many steps were done at the last plain line
         self._last: StepRecord | None = None
@@ -47,8 +48,9 @@ class Progress:
         """Show a step that has just ended, and whatever happened in it."""
         if self._last is None:
             self._started = time.monotonic() - record.metrics["time/step"]
+            self._before = record.step
         self._last = record
-        self._done += 1
+        self._done = record.step + 1
         if record.events:
             self.say(f"step {record.step}: {', '.join(record.events)} -> lr {record.metrics['scheduler/lr']:.3g}")
         if self._live is not None:
@@ -63,7 +65,8 @@ class Progress:
         for heading, (key, form) in COLUMNS.items():
             value = record.metrics.get(key)
             cells[heading] = "-" if value is None else format(value, form)
-        left = (time.monotonic() - self._started) / self._done * max(0, self._steps - self._done)
+        in_this_process = max(1, self._done - self._before)  # a run may go on, or go back to a checkpoint
+        left = (time.monotonic() - self._started) / in_this_process * max(0, self._steps - self._done)
         cells["left"] = f"{int(left // 60)}:{int(left % 60):02d}"
         return cells
 

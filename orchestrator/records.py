@@ -25,9 +25,11 @@ class RunCard:
     """What MLflow is told of a run at its beginning.
 
     Example:
-        RunCard(experiment="mismatch", name="demo/decay/seed-0", tags={"arm": "decay"}, params={"steps": 90})
+        RunCard(uid="9f2c6f0e5b7a4d0c8e1a3b5d7f901234", experiment="mismatch", name="demo/decay/seed-0",
+                tags={"arm": "decay"}, params={"steps": 90})
     """
 
+    uid: str  # hexadecimal, kept in the run's folder: by it MLflow's run is found again
     experiment: str
     name: str
     tags: Mapping[str, str]

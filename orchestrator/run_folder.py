@@ -1,18 +1,31 @@
-"""The folder of one run: its resolved config, its metrics as JSON lines, its log."""
+"""The folder of one run: its resolved config, its metrics as JSON lines, its log, how it stands."""
 
+import errno
 import json
 import logging
-import os
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from orchestrator import yaml_files
 from orchestrator.config import ExperimentConfig
+from orchestrator.metrics_file import Entry, MetricsFile
+from orchestrator.run_lock import run_lock
+from orchestrator.run_status import STATUS, End, RunStatus
 
 CONFIG, METRICS, LOG, VERDICT = "config.yaml", "metrics.jsonl", "log.txt", "verdict.json"
-ROLLOUTS, MODEL = "rollouts", "model"  # folders that others fill
+ROLLOUTS, MODEL, CHECKPOINTS = "rollouts", "model", "checkpoints"  # folders that others fill
+
+
+class RunFolderFull(RuntimeError):
+    """A file of the run cannot be written. What stands in the folder is whole."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        cure = "make room" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "put this right"
+        super().__init__(f"{path} cannot be written: {error.strerror}; {cure} and go on with --resume")
 
 
 def run_path(root: Path, name: str, arm: str, seed: int) -> Path:
@@ -20,74 +33,157 @@ def run_path(root: Path, name: str, arm: str, seed: int) -> Path:
     return root / name / arm / f"seed-{seed}"
 
 
+def stored_config(config: ExperimentConfig, seed: int) -> dict[str, Any]:
+    """The config of one run alone: its arm merged in, its seed the only one."""
+    return {**config.model_dump(mode="json", exclude={"arms"}), "seeds": [seed]}
+
+
 class RunFolder:
-    """Writes a run's files; the metrics reach the disk's file system line by line, as the steps end.
+    """A run's files, held by this process alone until the end of the with-block.
 
     with RunFolder.create(path, config, seed=0) as folder:
         folder.write_step(0, {"reward/mean": 0.5})
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open the files of an existing folder for appending."""
+    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
+        """Take an existing folder over; it is opened by the with-block.
+
+        Args:
+            path: of the folder.
+            config: `stored_config` of the run.
+        """
         self.path = path
         self.log = logging.getLogger(f"evenkeel.{path}")
-        self.log.setLevel(logging.INFO)
-        self.log.propagate = False
-        self._handler = logging.FileHandler(path / LOG, encoding="utf-8")
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        self.log.addHandler(self._handler)
-        _drop_cut_off_line(path / METRICS)
-        self._metrics = (path / METRICS).open("a", encoding="utf-8")
+        self.metrics: MetricsFile
+        self.status: RunStatus
+        self.end: End = "finished"  # what the status says of a with-block that no exception ends
+        self.config = config
+        self._earlier: RunStatus | None = None  # how it stood before the with-block
+        self._last_step = -1
+        self._stack = ExitStack()
 
     @classmethod
     def create(cls, path: Path, config: ExperimentConfig, seed: int) -> "RunFolder":
         """A fresh folder at `path`; an earlier run that lives there is moved aside, never overwritten.
 
-        The config stored in it is that of this run alone: its arm merged in, its seed the only one.
+        Raises:
+            RunInUse: a process is at work in the one that is there.
         """
         aside = move_aside(path)
-        path.mkdir(parents=True)
-        (path / CONFIG).write_text(
-            yaml_files.dump({**config.model_dump(mode="json", exclude={"arms"}), "seeds": [seed]}), encoding="utf-8"
-        )
-        folder = cls(path)
+        path.mkdir(parents=True, exist_ok=True)
+        folder = cls(path, stored_config(config, seed))
         if aside:
-            folder.log.info("the earlier run was moved to %s", aside)
+            (path / LOG).write_text(f"the earlier run was moved to {aside}\n", encoding="utf-8")
         return folder
 
-    def write_step(self, step: int, metrics: dict[str, float]) -> None:
-        """Append one step's line; ValueError when a metric is not finite: JSON knows no such numbers."""
-        self._metrics.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
-        self._metrics.flush()
+    @classmethod
+    def reopen(cls, path: Path, config: ExperimentConfig, seed: int) -> "RunFolder":
+        """The folder of a run that goes on, which may be there in part or not at all."""
+        path.mkdir(parents=True, exist_ok=True)
+        return cls(path, stored_config(config, seed))
+
+    def write_step(self, step: int, metrics: dict[str, float]) -> Entry:
+        """Record a step's metrics; ValueError when one is not finite.
+
+        Raises:
+            RunFolderFull: the disk refuses.
+        """
+        try:
+            self._last_step = max(step, self._last_step)
+            return self.metrics.write(step, metrics)
+        except OSError as error:
+            raise RunFolderFull(self.metrics.path, error) from error
+
+    def is_over(self, config: ExperimentConfig) -> bool:
+        """Whether the run had come to its end before the with-block, and would not go on under this config."""
+        earlier = self._earlier
+        if earlier is None or earlier.status not in {"finished", "collapsed"}:
+            return False
+        over = earlier.status == "collapsed" or (earlier.last_step or 0) >= config.steps - 1
+        if over:
+            self.end = earlier.status
+        return over
+
+    def note_mlflow_run(self, run_id: str | None) -> None:
+        """Which run this is at MLflow, if that is known."""
+        self.status = replace(self.status, mlflow_run_id=run_id or self.status.mlflow_run_id)
 
     def write_verdict(self, verdict: Mapping[str, Any]) -> None:
-        """Whether the run collapsed, when and why; later verdicts replace earlier ones."""
-        (self.path / VERDICT).write_text(json.dumps(verdict) + "\n", encoding="utf-8")
+        """Whether the run collapsed, when and why; later verdicts replace earlier ones. Errors as `write_step`."""
+        self._write(VERDICT, json.dumps(verdict) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
+        path, partial = self.path / name, self.path / f".{name}.partial"
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+        except OSError as error:
+            raise RunFolderFull(path, error) from error
 
     def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(run_lock(self.path))
+            handler = _LogHandler(self.path / LOG, encoding="utf-8")
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            self.log.setLevel(logging.INFO)
+            self.log.propagate = False
+            self.log.addHandler(handler)
+            stack.callback(handler.close)
+            stack.callback(self.log.removeHandler, handler)
+            self.metrics = stack.enter_context(MetricsFile(self.path / METRICS))
+            self._write(CONFIG, yaml_files.dump(dict(self.config)))
+            self._earlier = RunStatus.read(self.path)
+            self.status = RunStatus.begin(self._earlier)
+            self._write_status(self.status)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if error is not None:
             self.log.error("the run ended early", exc_info=error)
-        self._metrics.close()
-        self.log.removeHandler(self._handler)
-        self._handler.close()
+        with self._stack, suppress(RunFolderFull):
+            self._write_status(self._ended(error))
+
+    def _write_status(self, status: RunStatus) -> None:
+        try:
+            status.write(self.path)
+        except OSError as error:
+            raise RunFolderFull(self.path / STATUS, error) from error
+
+    def _ended(self, error: BaseException | None) -> RunStatus:
+        known = self.status.last_step
+        last = max(self._last_step, -1 if known is None else known)
+        status = replace(self.status, last_step=last if last >= 0 else None)
+        if error is None:
+            return status.end(self.end)
+        if isinstance(error, KeyboardInterrupt):
+            return status.end("interrupted")
+        return status.end("failed", f"{type(error).__name__}: {error}")
 
 
-def _drop_cut_off_line(path: Path) -> None:
-    """Cut a file back to its last whole line, so that what is appended does not continue a torn one."""
-    if path.exists():
-        whole = path.read_bytes().rpartition(b"\n")
-        os.truncate(path, len(whole[0] + whole[1]))
+class _LogHandler(logging.FileHandler):
+    """On a full disk the log has a gap, and that is all."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Lose the record."""
+
+    def close(self) -> None:
+        """Close the file, and lose what the disk does not take any more."""
+        with suppress(OSError):
+            super().close()
 
 
 def move_aside(path: Path) -> Path | None:
-    """Rename what is at `path` to the first free `<path>.old-<n>`; None when nothing is there."""
+    """Rename what is at `path` to the first free `<path>.old-<n>`; None when nothing is there.
+
+    Raises:
+        RunInUse: a process is at work in it.
+    """
     if not path.exists():
         return None
-    number = 1
-    while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
-        number += 1
-    path.rename(aside)
+    with run_lock(path):
+        number = 1
+        while (aside := path.with_name(f"{path.name}.old-{number}")).exists():
+            number += 1
+        path.rename(aside)
     return aside

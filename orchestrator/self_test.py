@@ -59,7 +59,12 @@ class SelfTest:
     """Perturbs every weight strongly, syncs, compares log-probs, restores, syncs: two syncs when all is well."""
 
     def __init__(
-        self, rollouts: Pool[RolloutWorker], learners: Pool[Learner], text: IntArray, shape: EngineShape
+        self,
+        rollouts: Pool[RolloutWorker],
+        learners: Pool[Learner],
+        text: IntArray,
+        shape: EngineShape,
+        version: int = 0,
     ) -> None:
         """Define the test.
 
@@ -68,12 +73,14 @@ class SelfTest:
             learners: the gang that sends.
             text: [n] token ids to cut probe prompts from, as the model knows them.
             shape: of the engines.
+            version: of the weights, before and after.
         """
         self._rollouts = rollouts
         self._learners = learners
         lengths = probe_lengths(shape.block_size, shape.max_model_len)
         self._seen = _cut(text, lengths, offset=0)
         self._fresh = _cut(text, lengths, offset=len(text) // 2 + 1)
+        self._version = version
         self._syncs = 0
 
     def run(self) -> SelfTestReport:
@@ -97,7 +104,7 @@ class SelfTest:
 
     def _sync(self) -> None:
         try:
-            self._learners.broadcast(Learner.publish, 0)
+            self._learners.needing(self._rollouts).broadcast(Learner.publish, self._version)
         except IncompleteUpdate as error:
             raise WeightSyncError(part_of(error.layer + "."), f"{error} at a rollout worker") from error
         self._syncs += 1

@@ -9,6 +9,7 @@ import typer
 from orchestrator.cli import (
     RUNS,
     FileArgument,
+    ResumeOption,
     RunsOption,
     SetOption,
     app,
@@ -20,13 +21,19 @@ from orchestrator.config import ExperimentFile
 from orchestrator.config_errors import MISSING, ConfigError
 from orchestrator.failures import known_failures
 from orchestrator.model_files import find_model
+from orchestrator.resume import check_resumable
+from sweeps.runs_cli import runs_app
+
+app.add_typer(runs_app, name="runs")
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo.yaml"
 USER_MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
 
 
 @app.command(epilog="Example: evenkeel compare examples/demo.yaml --set steps=20")
-def compare(file: FileArgument, overrides: SetOption = None, runs: RunsOption = RUNS) -> None:
+def compare(
+    file: FileArgument, overrides: SetOption = None, runs: RunsOption = RUNS, resume: ResumeOption = False
+) -> None:
     """Run all arms with all seeds, under one MLflow parent; then a table and a figure."""
     experiment = ExperimentFile.read(file, overrides or [])
     arms = {arm: experiment.resolve(arm) for arm in experiment.arms()}
@@ -47,20 +54,24 @@ def compare(file: FileArgument, overrides: SetOption = None, runs: RunsOption = 
             arm=arm,
             seed=config.seeds[0],
             folder=runs,
+            resume=resume,
             faults=faults,
         )
         for arm, config in arms.items()
     ]
+    comparison = Comparison(specs, runs, console)
+    for spec in comparison.specs() if resume else []:
+        check_resumable(spec.folder, spec.config, spec.seed, file)
     for spec in specs:
         check_problems(spec)
     with tracking(specs[0].config, runs) as tracker, session(specs[0].config.cluster) as ray_session:
-        Comparison(specs, runs, console).run(tracker, ray_session)
+        comparison.run(tracker, ray_session)
 
 
 @app.command(epilog="Example: evenkeel demo")
-def demo(overrides: SetOption = None, runs: RunsOption = RUNS) -> None:
+def demo(overrides: SetOption = None, runs: RunsOption = RUNS, resume: ResumeOption = False) -> None:
     """Train the embedded model in two arms, constant and decaying learning rate: no network, no GPU."""
-    compare(str(DEMO), overrides, runs)
+    compare(str(DEMO), overrides, runs, resume)
 
 
 @app.command(epilog="Example: evenkeel report runs/demo --detectors detectors.yaml --csv demo.csv")

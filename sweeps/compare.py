@@ -1,18 +1,23 @@
 """A comparison: every arm with every seed, one after the other, then the table and the figure."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 from rich.console import Console
 
 from cluster.session import Session
+from orchestrator.config_errors import MISSING, ConfigError
 from orchestrator.experiment import Experiment, RunSpec
 from orchestrator.records import RunCard
 from orchestrator.run_folder import run_path
 from orchestrator.tracking import TrackedRun, Tracker, version_tags
 from sweeps.curves import Curves
 from sweeps.report import FIGURE, print_tables, write_figure
+
+COMPARISON = "comparison.json"  # beside the arms
 
 
 class Comparison:
@@ -40,7 +45,7 @@ class Comparison:
         status = "FAILED"
         started: list[RunSpec] = []
         try:
-            for spec in self._specs():
+            for spec in self.specs():
                 experiment = Experiment(spec, session, self._console)
                 started.append(spec)
                 experiment.run(tracker, parent)
@@ -54,11 +59,27 @@ class Comparison:
             finally:
                 parent.end(status)
 
-    def _specs(self) -> list[RunSpec]:
+    def specs(self) -> list[RunSpec]:
+        """All runs, in their order."""
         return [self._spec(arm, seed) for seed in self._config.seeds for arm in self._arms]
 
     def _spec(self, arm: RunSpec, seed: int) -> RunSpec:
         return replace(arm, seed=seed, folder=run_path(self._runs, self._config.name, arm.arm, seed))
+
+    def _uid(self) -> str:
+        """What MLflow knows the comparison by: a new one, or when it goes on that of before."""
+        kept = self._runs / self._config.name / COMPARISON
+        try:
+            if self._arms[0].resume and kept.exists():
+                return str(json.loads(kept.read_text(encoding="utf-8"))["uid"])
+            uid = uuid4().hex
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps({"uid": uid}) + "\n", encoding="utf-8")
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise ConfigError(
+                str(kept), "uid", MISSING, f"what an earlier comparison has left there ({error})"
+            ) from None
+        return uid
 
     def _conclude(self, started: list[RunSpec], parent: TrackedRun) -> None:
         curves = [Curves.read(spec.folder, spec.arm, spec.seed) for spec in started]
@@ -73,6 +94,7 @@ class Comparison:
     def _track(self, tracker: Tracker) -> TrackedRun:
         schedulers = {arm.arm: arm.config.model_dump(mode="json", include={"scheduler"}) for arm in self._arms}
         card = RunCard(
+            uid=self._uid(),
             experiment=self._config.tracking.experiment or self._config.name,
             name=f"{self._config.name} comparison",
             tags={

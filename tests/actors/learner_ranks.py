@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from actors.config import LearnerConfig, OptimizerConfig
 from actors.faults import Faults
 from actors.learner import Learner, LearnerSpec
+from actors.learner_state import CheckpointNotWritten
 from actors.lr_policies import LrDecision
-from actors.messages import GradientReport, LearnerShard, StepDecision, TrainSequence, UpdateReport
+from actors.messages import GradientReport, LearnerShard, SavedFile, StepDecision, TrainSequence, UpdateReport
 
 ROOT = Path(__file__).parents[2]
 MODEL = str(ROOT / "orchestrator" / "demo" / "model")
@@ -88,11 +90,11 @@ def largest_difference(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -
 
 @contextmanager
 def lone_rank() -> Iterator[Callable[..., Learner]]:
-    """A function that starts a learner alone in its gang, with the given changes to its config; one at a time."""
+    """A function that starts a learner alone in its gang, of a model, with changes to its config; one at a time."""
 
-    def start(**changes: Any) -> Learner:
+    def start(model: str = MODEL, **changes: Any) -> Learner:
         close()
-        learner = Learner(replace(SPEC, config=SPEC.config.model_copy(update=changes)))
+        learner = Learner(replace(SPEC, model=model, config=SPEC.config.model_copy(update=changes)))
         learner.start(learner.open_rendezvous(HOST))
         return learner
 
@@ -106,17 +108,18 @@ def lone_rank() -> Iterator[Callable[..., Learner]]:
         close()
 
 
+Call = tuple[Any, ...]  # a function of a learner and its further arguments, which another process can import
 RankResult = tuple[list[GradientReport], UpdateReport, list[np.ndarray]]
 SECOND_RANK = """
 import pickle, sys
 sys.path.insert(0, "tests/actors")
 import torch.distributed as dist
 from actors.learner import Learner
-from learner_ranks import run_rank
-spec, address, *work = pickle.load(sys.stdin.buffer)
+from learner_ranks import play
+spec, address, calls = pickle.load(sys.stdin.buffer)
 learner = Learner(spec)
 learner.start(address)
-pickle.dump(run_rank(learner, *work), sys.stdout.buffer)
+pickle.dump(play(learner, calls), sys.stdout.buffer)
 dist.destroy_process_group()
 """
 
@@ -136,7 +139,21 @@ def run_two_ranks(
     order: StepDecision,
     sequences: Sequence[TrainSequence],
 ) -> tuple[RankResult, RankResult]:
-    """`run_rank` of each rank, on the shards [steps][ranks]: the first in this process, the second in its own."""
+    """`run_rank` of each rank, on the shards [steps][ranks]."""
+    calls = [[(run_rank, of_rank, order, sequences)] for of_rank in zip(*shards, strict=True)]
+    (first,), (second,) = play_on_two_ranks(config, *calls)
+    return first, second
+
+
+def play(learner: Learner, calls: Sequence[Call]) -> list[Any]:
+    """What a learner answers to each call."""
+    return [function(learner, *arguments) for function, *arguments in calls]
+
+
+def play_on_two_ranks(
+    config: LearnerConfig, first_calls: Sequence[Call], second_calls: Sequence[Call]
+) -> tuple[list[Any], list[Any]]:
+    """`play` of each rank: the first in this process, the second in its own."""
     specs = [replace(SPEC, config=config, rank=rank, world_size=2) for rank in range(2)]
     first = Learner(specs[0])
     address = first.open_rendezvous(HOST)
@@ -145,12 +162,36 @@ def run_two_ranks(
     )
     try:
         assert child.stdin and child.stdout
-        mine, theirs = zip(*shards, strict=True)
-        pickle.dump((specs[1], address, theirs, order, sequences), child.stdin)
+        pickle.dump((specs[1], address, second_calls), child.stdin)
         child.stdin.close()
         first.start(address)
-        return run_rank(first, mine, order, sequences), pickle.load(child.stdout)
+        return play(first, first_calls), pickle.load(child.stdout)
     finally:
         dist.destroy_process_group()
         child.kill()
         child.wait()
+
+
+def train(learner: Learner, shard: LearnerShard, steps: int = 1) -> list[GradientReport]:
+    """Steps on the same data, with gradients that differ from step to step as the weights do."""
+    reports = []
+    for _ in range(steps):
+        reports.append(learner.compute_gradients(shard))
+        learner.apply(order(lr=1e-3))
+    return reports
+
+
+def state_of(learner: Learner) -> dict[str, Tensor]:
+    """Copies of the whole weights and moments, and of this rank's random state."""
+    state = learner._state._tensors() | learner._state._random()
+    whole = {name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor for name, tensor in state.items()}
+    return {name: tensor.clone() for name, tensor in whole.items()}
+
+
+def save(learner: Learner, folder: Path) -> tuple[SavedFile, ...] | CheckpointNotWritten:
+    """The files a rank wrote, or why it did not."""
+    learner.save(str(folder))
+    try:
+        return learner.written(timeout_s=60)
+    except CheckpointNotWritten as error:
+        return error

@@ -8,8 +8,10 @@ import pytest
 
 from cluster.config import ClusterConfig
 from cluster.placement import Bundle, PlacementError, reserved
-from cluster.pool import Pool, WorkerLost
+from cluster.pool import Pool
 from cluster.session import num_nodes, resources, session
+from cluster.waiting import Patience
+from cluster.worker import WorkerLost
 
 BUNDLE = Bundle(role="counter", cpus=0.1, gpus=0.0)
 
@@ -51,7 +53,9 @@ def on_ray() -> Iterator[None]:
 @pytest.fixture
 def pool(on_ray: None) -> Iterator[Pool[Counter]]:
     with reserved([BUNDLE] * 3, timeout_s=30) as slots:
-        counters = Pool(Counter, slots, [(i,) for i in range(3)], env={"MARK": "here"}, timeout_s=3)
+        counters = Pool(
+            Counter, slots, [(i,) for i in range(3)], env={"MARK": "here"}, patience=Patience(call_s=3, silence_s=1)
+        )
         counters.broadcast(Counter.add, 0)  # up
         yield counters
         counters.close()

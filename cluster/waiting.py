@@ -1,0 +1,116 @@
+"""Waiting for answers within bounds: of time, and of how long a worker may give no sign of life."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from cluster.worker import Call, Worker, WorkerLost
+
+PINGS_PER_SILENCE = 4
+LONGEST_PAUSE_S = 5.0  # between two looks at who is alive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long workers are waited for.
+
+    Example:
+        Patience(call_s=1800.0, silence_s=60.0)
+    """
+
+    call_s: float  # for a call to be answered
+    silence_s: float  # for a sign of life while it is not
+
+    @property
+    def pause_s(self) -> float:
+        """Between two looks at who is alive."""
+        return min(LONGEST_PAUSE_S, self.silence_s / PINGS_PER_SILENCE)
+
+
+class RollCall:
+    """Who gives no sign of life. A worker that is busy does; one that is dead, stopped or cut off does not.
+
+    roll = RollCall(workers, silence_s=60)
+    while waiting:
+        for lost in roll.look("generate"):
+            ...
+    """
+
+    def __init__(self, workers: Sequence[Worker], silence_s: float) -> None:
+        self._workers = workers
+        self._silence_s = silence_s
+        self._asked: dict[str, tuple[Call, float]] = {}  # pings under way and when they were sent, by worker
+
+    def look(self, method: str) -> list[WorkerLost]:
+        """Those lost since the last look; asks everyone else for their next sign of life. Does not wait.
+
+        A worker that has never been up may be silent; it is lost only when Ray says so.
+        """
+        lost = []
+        for worker in self._workers:
+            call, since = self._asked.setdefault(worker.name, (worker.ping(), time.monotonic()))
+            if ray.wait([call.ref], timeout=0)[0]:
+                del self._asked[worker.name]
+                if isinstance(outcome := call.outcome(), WorkerLost):
+                    lost.append(WorkerLost(worker.name, method, outcome.reason))
+            elif worker.answered and time.monotonic() - since > self._silence_s:
+                lost.append(WorkerLost(worker.name, method, f"no sign of life for {self._silence_s:g} s"))
+        return lost
+
+    def complete(self, method: str) -> list[WorkerLost]:
+        """All who are lost now; waits until everyone has answered or been silent for too long."""
+        lost = {one.worker: one for one in self.look(method)}
+        deadline = time.monotonic() + self._silence_s
+        while open_refs := [call.ref for name, (call, _) in self._asked.items() if name not in lost]:
+            left = deadline - time.monotonic()
+            answered, silent = ray.wait(open_refs, num_returns=len(open_refs), timeout=max(0.0, left))
+            for name, (call, _) in list(self._asked.items()):
+                if call.ref in answered:
+                    del self._asked[name]
+                    if isinstance(outcome := call.outcome(), WorkerLost):
+                        lost[name] = WorkerLost(name, method, outcome.reason)
+            if silent:
+                break
+        known = {worker.name: worker for worker in self._workers}
+        for name in self._asked:
+            if name not in lost and known[name].answered:
+                lost[name] = WorkerLost(name, method, f"no sign of life for {self._silence_s:g} s")
+        return list(lost.values())
+
+
+def answers(calls: Sequence[Call], beside: Sequence[Worker], patience: Patience) -> Iterator[tuple[Call, Any]]:
+    """Each call with what came of it (see `Call.outcome`), as it comes in.
+
+    Args:
+        calls: what to wait for; of one method.
+        beside: workers that these calls need, although they are not called themselves.
+        patience: bounds of the waiting. Whoever is lost meanwhile has a WorkerLost come of its call.
+
+    Raises:
+        WorkerLost: one of `beside` is lost, or one that has given its own answer already.
+    """
+    open_calls = {call.ref: call for call in calls}
+    method = calls[0].method if calls else ""
+    roll = RollCall([*(call.worker for call in calls), *beside], patience.silence_s)
+    deadline = time.monotonic() + patience.call_s
+    while open_calls:
+        left = deadline - time.monotonic()
+        ready, _ = ray.wait(list(open_calls), num_returns=1, timeout=max(0.0, min(patience.pause_s, left)))
+        if ready:
+            call = open_calls.pop(ready[0])
+            yield call, call.outcome()
+        elif left <= 0:
+            for call in open_calls.values():
+                yield call, WorkerLost(call.worker.name, method, f"no answer in {patience.call_s:g} s")
+            return
+        else:
+            for lost in roll.look(method):
+                theirs = [call for call in open_calls.values() if call.worker.name == lost.worker]
+                if not theirs:
+                    raise lost
+                for call in theirs:
+                    del open_calls[call.ref]
+                    yield call, lost

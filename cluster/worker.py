@@ -1,0 +1,142 @@
+"""One Ray actor made from a plain class: called, asked for a sign of life, killed."""
+
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from cluster.placement import Slot
+
+# Threads of an actor beside the one that works: signs of life, and what waits for work in the background.
+PULSE, ASIDE = "pulse", "aside"
+READY_S = 10.0  # for handing over a result that Ray says is there
+
+
+class WorkerLost(RuntimeError):
+    """A worker died or fell silent. `worker` names it, `method` is the call it did not answer."""
+
+    def __init__(self, worker: str, method: str, reason: str) -> None:
+        super().__init__(f"{worker} was lost in {method}: {reason}")
+        self.worker = worker
+        self.method = method
+        self.reason = reason
+
+    @property
+    def role(self) -> str:
+        """The worker's name without its number."""
+        return self.worker.rpartition("-")[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A call that was made.
+
+    Example:
+        Call(worker=worker, method="generate", ref=ObjectRef(...))
+    """
+
+    worker: "Worker"
+    method: str
+    ref: Any
+
+    def outcome(self) -> Any:
+        """What came of it, once Ray says that it is there: the result, a WorkerLost, or what the worker raised."""
+        try:
+            result = ray.get(self.ref, timeout=READY_S)
+        except GetTimeoutError:
+            return WorkerLost(self.worker.name, self.method, f"its answer could not be fetched in {READY_S:g} s")
+        except RayActorError as error:
+            return self._lost(error, error)
+        except RayTaskError as error:
+            if isinstance(error.cause, RayError):  # it lost a worker that it had called itself
+                return self._lost(error.cause, error)
+            # What the worker itself raised, under its own type; Ray's wrapper holds the remote traceback.
+            error.cause.__cause__ = error
+            return error.cause
+        self.worker.answered = True
+        return result
+
+    def _lost(self, told: Exception, error: Exception) -> WorkerLost:
+        lost = WorkerLost(self.worker.name, self.method, _headline(told))
+        lost.__cause__ = error
+        return lost
+
+
+class Worker:
+    """An actor in its reserved place."""
+
+    def __init__(
+        self, worker: type[Any], slot: Slot, name: str, arguments: tuple[Any, ...], env: Mapping[str, str]
+    ) -> None:
+        """Start it; returns before it is up.
+
+        Args:
+            worker: a plain class.
+            slot: its reserved place.
+            name: for messages, and as a label in Ray.
+            arguments: of the class's constructor.
+            env: environment variables of its process.
+        """
+        self.name = name
+        self.answered = False  # whether it has ever been up; starting may take much longer than a sign of life
+        remote: Any = ray.remote  # its types do not know of concurrency groups
+        actor_class = remote(concurrency_groups={PULSE: 1, ASIDE: 1})(worker)
+        placed = PlacementGroupSchedulingStrategy(slot.group, placement_group_bundle_index=slot.index)
+        self.handle: Any = actor_class.options(
+            num_cpus=slot.bundle.cpus,
+            num_gpus=slot.bundle.gpus,
+            scheduling_strategy=placed,
+            runtime_env={"env_vars": dict(env)},
+            _labels={"evenkeel": name},
+        ).remote(*arguments)
+
+    def call(self, method: str, *args: Any, **kwargs: Any) -> Call:
+        """Have `method` called after all that it was asked before."""
+        return Call(worker=self, method=method, ref=getattr(self.handle, method).remote(*args, **kwargs))
+
+    def call_aside(self, method: str, *args: Any) -> Call:
+        """Have `method` called beside whatever it is at."""
+        bound = getattr(self.handle, method).options(concurrency_group=ASIDE)
+        return Call(worker=self, method=method, ref=bound.remote(*args))
+
+    def ping(self) -> Call:
+        """Ask for a sign of life."""
+        return Call(worker=self, method="ping", ref=self._beside(_nothing))
+
+    def host(self) -> Call:
+        """Ask for the address of its node inside the cluster."""
+        return Call(worker=self, method="host", ref=self._beside(_host))
+
+    def strike(self, signum: signal.Signals) -> None:
+        """Have it send itself a signal, at once and whatever it is at: a fault on purpose."""
+        self._beside(_signal_itself, signum)
+
+    def kill(self) -> None:
+        """End it, even when it is stopped; Ray takes some seconds for that."""
+        ray.kill(self.handle)
+
+    def _beside(self, function: Any, *args: Any) -> Any:
+        return self.handle.__ray_call__.options(concurrency_group=PULSE).remote(function, *args)
+
+
+def _nothing(actor: Any) -> None:
+    """What a ping has done."""
+
+
+def _host(actor: Any) -> str:
+    address: str = ray.util.get_node_ip_address()
+    return address
+
+
+def _signal_itself(actor: Any, signum: signal.Signals) -> None:
+    os.kill(os.getpid(), signum)
+
+
+def _headline(error: Exception) -> str:
+    """The first line of Ray's account; the rest, addresses and hints, goes to the log with the traceback."""
+    return str(error).strip().partition("\n")[0].removesuffix(".")

@@ -1,0 +1,102 @@
+"""What the workers of a run are started with, read off its config: room, arguments, environment."""
+
+import os
+from typing import Any
+
+from actors.faults import Faults
+from actors.learner import LearnerSpec
+from actors.rollout_worker import EngineSpec
+from cluster.placement import Bundle
+from cluster.session import Session
+from cluster.waiting import Patience
+from orchestrator.config import ExperimentConfig
+from orchestrator.model_files import ModelFiles
+
+LONGEST_KV_BLOCK = 128  # tokens; vLLM's on CPUs. The self-test needs a prompt longer than two of them
+
+
+def plan_of(config: ExperimentConfig) -> list[Bundle]:
+    """What the run needs: its rollout workers, then its learner ranks, then the scheduler."""
+    rollout = Bundle(role="rollout", cpus=config.rollout.cpus_per_worker, gpus=config.rollout.gpus_per_worker)
+    learner = Bundle(role="learner", cpus=config.learner.cpus_per_worker, gpus=config.learner.gpus_per_worker)
+    scheduler = Bundle(role="scheduler", cpus=0.1, gpus=0.0)
+    return [*[rollout] * config.rollout.workers, *[learner] * config.learner.workers, scheduler]
+
+
+def patience_of(config: ExperimentConfig) -> Patience:
+    """How long workers are waited for."""
+    return Patience(call_s=config.cluster.call_timeout_s, silence_s=config.cluster.silence_timeout_s)
+
+
+def scheduler_arguments(config: ExperimentConfig) -> tuple[Any, ...]:
+    """Of the scheduler's constructor."""
+    shadows = {name: shadow.build(config.steps) for name, shadow in config.shadow.items()}
+    return config.scheduler.build(config.steps), config.learner, shadows
+
+
+def transfer_backend(config: ExperimentConfig) -> str:
+    """vLLM's name of the weight transfer between these workers: gloo on CPUs, ipc on shared GPUs, nccl between GPUs."""
+    if config.rollout.device == "cpu":
+        return "gloo"
+    return "ipc" if max(config.rollout.gpus_per_worker, config.learner.gpus_per_worker) < 1 else "nccl"
+
+
+def engine_specs(config: ExperimentConfig, model: ModelFiles, faults: Faults) -> list[EngineSpec]:
+    """One for each rollout worker."""
+    wanted = config.rollout.max_prompt_tokens + config.rollout.max_response_tokens
+    needed_by_self_test = 2 * LONGEST_KV_BLOCK + 32
+    return [
+        EngineSpec(
+            model=model.path,
+            config=config.rollout,
+            max_model_len=min(model.context_length, max(wanted, needed_by_self_test)),
+            transfer=transfer_backend(config),
+            index=index,
+            faults=faults,
+        )
+        for index in range(config.rollout.workers)
+    ]
+
+
+def learner_specs(config: ExperimentConfig, model: ModelFiles, faults: Faults) -> list[LearnerSpec]:
+    """One for each learner rank."""
+    return [
+        LearnerSpec(
+            model=model.path,
+            config=config.learner,
+            rank=rank,
+            world_size=config.learner.workers,
+            temperature=config.rollout.temperature,
+            max_response_tokens=config.rollout.max_response_tokens,
+            wire_dtype=config.rollout.dtype,
+            quantize=config.rollout.quantize,
+            transfer=transfer_backend(config),
+            faults=faults,
+        )
+        for rank in range(config.learner.workers)
+    ]
+
+
+def rollout_env(config: ExperimentConfig, session: Session, scratch: str) -> dict[str, str]:
+    """Environment of a rollout worker's process; `scratch` is for its temporary files."""
+    return {
+        **common_env(config.rollout.workers, session, scratch),
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in the actor's own process
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # its binding fights with the learners over few cores
+        "VLLM_CPU_KVCACHE_SPACE": str(config.rollout.kv_cache_gib),
+    }
+
+
+def common_env(workers: int, session: Session, scratch: str) -> dict[str, str]:
+    """Environment of the process of one of `workers` rollout workers or learners."""
+    # The phases of a step take turns: the workers of one role share the machine, those of another then wait.
+    threads = max(1, len(os.sched_getaffinity(0)) // workers) if session.local else 1
+    # Passive: on cores that others need, threads that spin at every barrier cost far more than sleeping ones
+    # (measured in docs/operations.md).
+    env = {
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+    }
+    return {**env, "GLOO_SOCKET_IFNAME": "lo", "TMPDIR": scratch} if session.local else env
