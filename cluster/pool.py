@@ -141,7 +141,8 @@ class Pool(Generic[W]):
 
     def _gather(self, calls: Sequence[Call]) -> list[Any]:
         results: dict[Any, Any] = {}
-        for call, outcome in answers(calls, self._workers_beside(), self._patience):
+        needed = [*(call.worker for call in calls), *self._workers_beside()]  # what they do, they may do together
+        for call, outcome in answers(calls, needed, self._patience):
             if isinstance(outcome, Exception):
                 raise self._culprit(call, outcome)
             results[call.ref] = outcome

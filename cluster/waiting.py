@@ -40,9 +40,10 @@ class RollCall:
     """
 
     def __init__(self, workers: Sequence[Worker], silence_s: float) -> None:
-        self._workers = workers
+        self._workers = list({worker.name: worker for worker in workers}.values())
         self._silence_s = silence_s
         self._asked: dict[str, tuple[Call, float]] = {}  # pings under way and when they were sent, by worker
+        self._lost: set[str] = set()
 
     def look(self, method: str) -> list[WorkerLost]:
         """Those lost since the last look; asks everyone else for their next sign of life. Does not wait.
@@ -51,50 +52,48 @@ class RollCall:
         """
         lost = []
         for worker in self._workers:
-            call, since = self._asked.setdefault(worker.name, (worker.ping(), time.monotonic()))
-            if ray.wait([call.ref], timeout=0)[0]:
-                del self._asked[worker.name]
-                if isinstance(outcome := call.outcome(), WorkerLost):
-                    lost.append(WorkerLost(worker.name, method, outcome.reason))
-            elif worker.answered and time.monotonic() - since > self._silence_s:
-                lost.append(WorkerLost(worker.name, method, f"no sign of life for {self._silence_s:g} s"))
+            reason = None if worker.name in self._lost else self._why_lost(worker)
+            if reason is not None:
+                self._lost.add(worker.name)
+                lost.append(WorkerLost(worker.name, method, reason))
         return lost
 
     def complete(self, method: str) -> list[WorkerLost]:
         """All who are lost now; waits until everyone has answered or been silent for too long."""
-        lost = {one.worker: one for one in self.look(method)}
-        deadline = time.monotonic() + self._silence_s
-        while open_refs := [call.ref for name, (call, _) in self._asked.items() if name not in lost]:
-            left = deadline - time.monotonic()
-            answered, silent = ray.wait(open_refs, num_returns=len(open_refs), timeout=max(0.0, left))
-            for name, (call, _) in list(self._asked.items()):
-                if call.ref in answered:
-                    del self._asked[name]
-                    if isinstance(outcome := call.outcome(), WorkerLost):
-                        lost[name] = WorkerLost(name, method, outcome.reason)
-            if silent:
-                break
-        known = {worker.name: worker for worker in self._workers}
-        for name in self._asked:
-            if name not in lost and known[name].answered:
-                lost[name] = WorkerLost(name, method, f"no sign of life for {self._silence_s:g} s")
-        return list(lost.values())
+        lost = self.look(method)
+        open_refs = [call.ref for name, (call, _) in self._asked.items() if name not in self._lost]
+        if open_refs:
+            ray.wait(open_refs, num_returns=len(open_refs), timeout=self._silence_s)
+        return lost + self.look(method)
+
+    def _why_lost(self, worker: Worker) -> str | None:
+        if worker.name not in self._asked:
+            self._asked[worker.name] = (worker.ping(), time.monotonic())
+        call, since = self._asked[worker.name]
+        if ray.wait([call.ref], timeout=0)[0]:
+            del self._asked[worker.name]
+            outcome = call.outcome()
+            return outcome.reason if isinstance(outcome, WorkerLost) else None
+        if worker.answered and time.monotonic() - since > self._silence_s:
+            return f"no sign of life for {self._silence_s:g} s"
+        return None
 
 
-def answers(calls: Sequence[Call], beside: Sequence[Worker], patience: Patience) -> Iterator[tuple[Call, Any]]:
+def answers(calls: Sequence[Call], needed: Sequence[Worker], patience: Patience) -> Iterator[tuple[Call, Any]]:
     """Each call with what came of it (see `Call.outcome`), as it comes in.
 
     Args:
         calls: what to wait for; of one method.
-        beside: workers that these calls need, although they are not called themselves.
+        needed: workers that the open calls depend on, whether they are called themselves and have answered or not.
         patience: bounds of the waiting. Whoever is lost meanwhile has a WorkerLost come of its call.
 
     Raises:
-        WorkerLost: one of `beside` is lost, or one that has given its own answer already.
+        WorkerLost: one of `needed` is lost that has no call open.
     """
     open_calls = {call.ref: call for call in calls}
     method = calls[0].method if calls else ""
-    roll = RollCall([*(call.worker for call in calls), *beside], patience.silence_s)
+    names_needed = {worker.name for worker in needed}
+    roll = RollCall([*(call.worker for call in calls), *needed], patience.silence_s)
     deadline = time.monotonic() + patience.call_s
     while open_calls:
         left = deadline - time.monotonic()
@@ -109,7 +108,7 @@ def answers(calls: Sequence[Call], beside: Sequence[Worker], patience: Patience)
         else:
             for lost in roll.look(method):
                 theirs = [call for call in open_calls.values() if call.worker.name == lost.worker]
-                if not theirs:
+                if not theirs and lost.worker in names_needed:
                     raise lost
                 for call in theirs:
                     del open_calls[call.ref]

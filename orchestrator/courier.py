@@ -129,6 +129,8 @@ class Courier:
                 return
             except Exception as error:
                 tries += 1
+                if self._given_up:
+                    return
                 if not is_refusal(error, tries):
                     self._wait(error, tries)
                 elif job.refuse(error):

@@ -85,12 +85,12 @@ class MetricsFile:
         if position == 0 or step < 0:
             return position == 0 and step < 0
         self._file.seek(0)
-        line = self._file.read(position)[:-1].rpartition(b"\n")[2]
+        lines = self._file.read(position)
         try:
-            found = json.loads(line)
+            found = json.loads(lines[:-1].rpartition(b"\n")[2])
         except ValueError:
             return False
-        return bool(isinstance(found, dict) and found.get("step") == step)
+        return len(lines) == position and isinstance(found, dict) and found.get("step") == step
 
     def rows(self) -> Iterator[StepRecord]:
         """All steps that stand there, as they were recorded.

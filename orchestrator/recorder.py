@@ -73,10 +73,11 @@ class Recorder:
 
     def sync(self) -> int:
         """Make sure that the metrics are on the disk; returns how many bytes of them there are."""
-        return self._folder.metrics.sync()
+        return self._folder.sync()
 
     def rewind(self, stability: dict[str, Any], metrics_bytes: int) -> None:
         """Go back to where these were so: the steps from there on are done again."""
+        self.collapsed = False  # where that stops a run, there is nothing after it to go back from
         self._monitor.load_state_dict(stability)
         self._folder.metrics.rewind(metrics_bytes)
 

@@ -89,9 +89,17 @@ class RunFolder:
             RunFolderFull: the disk refuses.
         """
         try:
-            self._last_step = max(step, self._last_step)
-            return self.metrics.write(step, metrics)
+            entry = self.metrics.write(step, metrics)
         except OSError as error:
+            raise RunFolderFull(self.metrics.path, error) from error
+        self._last_step = max(step, self._last_step)
+        return entry
+
+    def sync(self) -> int:
+        """Make sure that the metrics are on the disk; returns how many bytes of them there are. Errors as above."""
+        try:
+            return self.metrics.sync()
+        except OSError as error:  # some file systems find only now that they are full
             raise RunFolderFull(self.metrics.path, error) from error
 
     def is_over(self, config: ExperimentConfig) -> bool:

@@ -147,7 +147,7 @@ class TrackedRun:
 
     def num_missing(self) -> int:
         """Steps that MLflow is not known to have."""
-        earlier = (row for filling in self._fillings if not filling.is_done for row in filling.rows())
+        earlier = (row for filling in self._fillings for row in filling.rows())
         return self._target.steps.missing(earlier)
 
     def log_step(self, record: StepRecord) -> None:

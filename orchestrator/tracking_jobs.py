@@ -106,12 +106,11 @@ class FillIn:
     """
 
     target: Target
-    read: Callable[[], Iterable[StepRecord]]
-    is_done: bool = False
+    read: Callable[[], Iterable[StepRecord]] | None  # None once it is done: the steps need not be kept for it
 
     def do(self, store: "MlflowStore") -> None:
         self.target.steps.fill(store, self.target.id, self.rows())
-        self.is_done = True
+        self.read = None
 
     def refuse(self, error: Exception) -> bool:
         if self.target.steps.is_sending:
@@ -121,8 +120,9 @@ class FillIn:
         return False
 
     def rows(self) -> Iterator[StepRecord]:
-        """The steps recorded earlier, up to where they cannot be read."""
+        """The steps recorded earlier that are not yet sent, up to where they cannot be read."""
+        read = self.read
         try:
-            yield from self.read()
+            yield from read() if read is not None else ()
         except Exception as error:
             self.target.tell_refused(f"earlier steps of {self.target.name}", error)

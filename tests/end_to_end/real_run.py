@@ -40,6 +40,8 @@ def evenkeel(*arguments: str, cwd: Path, **changes: str) -> "subprocess.Complete
     return completed(command(*arguments), cwd, environment(**changes))
 
 
-def completed(arguments: Sequence[str], cwd: Path, env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+def completed(
+    arguments: Sequence[str], cwd: Path, env: dict[str, str], limit_s: float = LIMIT_S
+) -> "subprocess.CompletedProcess[str]":
     """A finished process with what it printed."""
-    return subprocess.run(arguments, cwd=cwd, env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    return subprocess.run(arguments, cwd=cwd, env=env, capture_output=True, text=True, timeout=limit_s, check=False)

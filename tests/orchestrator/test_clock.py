@@ -44,3 +44,28 @@ def test_a_phase_that_fails_is_counted_too(time: FakeTime) -> None:
 
 def test_a_clock_without_phases_knows_the_step_only(time: FakeTime) -> None:
     assert PhaseClock().metrics() == {"time/step": 0.0}
+
+
+def test_whoever_wants_to_know_is_told_of_each_phase_as_it_begins(time: FakeTime) -> None:
+    told: list[str] = []
+    phases = PhaseClock(told.append)
+    for name in ("rollout", "score", "rollout"):
+        with phases.phase(name):
+            assert told[-1] == name
+            time.now += 1.0
+    assert told == ["rollout", "score", "rollout"]
+
+
+def test_the_time_of_being_told_is_part_of_the_phase_and_an_error_there_ends_it(time: FakeTime) -> None:
+    def entered(name: str) -> None:
+        time.now += 0.5
+        if name == "score":
+            raise RuntimeError("struck")
+
+    phases = PhaseClock(entered)
+    with phases.phase("rollout"):
+        time.now += 1.0
+    with pytest.raises(RuntimeError, match="struck"), phases.phase("score"):
+        time.now += 100.0
+    assert phases.metrics()["time/rollout"] == 1.5
+    assert phases.metrics()["time/step"] == 2.0

@@ -134,6 +134,23 @@ def test_closing_ends_after_its_time_and_leaves_the_rest() -> None:
     assert len(jobs[1].errors) == left, "it goes on trying"
 
 
+def test_nothing_is_told_after_closing_gave_up() -> None:
+    journal, answered = list[object](), threading.Event()
+
+    class Slow(Work):
+        def do(self, store: MlflowStore) -> None:
+            answered.wait(5)
+            super().do(store)
+
+    line = courier(journal)
+    line.submit(Slow(journal, 0, ConnectionError()))
+    line.close(0.05)
+    answered.set()
+    line._thread.join(5)
+    assert not line._thread.is_alive()
+    assert journal == []
+
+
 def test_closing_does_not_sit_out_a_long_wait() -> None:
     journal = list[object]()
     line = courier(journal, waits=Waits(first_s=0.01, longest_s=3600))

@@ -112,3 +112,26 @@ def test_events_are_told_at_once_with_the_new_learning_rate(time: FakeTime, out:
 def test_text_in_brackets_is_printed_as_it_is(out: StringIO) -> None:
     plain(out, steps=90).say("runs [bold]here[/bold]")
     assert out.getvalue() == "decay seed 0: runs [bold]here[/bold]\n"
+
+
+def test_the_time_left_of_a_run_that_goes_on_is_told_from_the_steps_of_this_process(
+    time: FakeTime, out: StringIO
+) -> None:
+    with plain(out, steps=90) as shown:
+        shown.show(record(40))
+        time.now += 12.0
+        shown.show(record(41))
+    first, second = out.getvalue().splitlines()
+    assert "step 41/90" in first and "left 1:38" in first  # 49 steps of 2 s
+    assert "step 42/90" in second and "left 5:36" in second  # 48 steps of 7 s
+
+
+def test_steps_that_are_done_again_are_shown_again_and_make_the_time_left_longer(time: FakeTime, out: StringIO) -> None:
+    with plain(out, steps=10) as shown:
+        for step in (4, 5, 6, 3, 4):
+            time.now += 10.0
+            shown.show(record(step))
+    steps = [line.split("step ")[1].split("/")[0] for line in out.getvalue().splitlines()]
+    assert steps == ["5", "6", "7", "4", "5"]
+    left = [line.split("left ")[1] for line in out.getvalue().splitlines()]
+    assert left == ["0:10", "0:24", "0:22", "3:12", "3:30"]

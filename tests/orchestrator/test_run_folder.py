@@ -1,14 +1,34 @@
-"""A run's folder: nothing overwritten, lines as the steps end, and a crash in the middle of one."""
+"""A run's folder: nothing overwritten, one process at a time, lines as the steps end, and how the run stands."""
 
+import errno
 import json
 import logging
 import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from orchestrator.config import ExperimentConfig
-from orchestrator.run_folder import CONFIG, LOG, METRICS, VERDICT, RunFolder, move_aside, run_path
+from orchestrator.config_errors import ConfigError
+from orchestrator.metrics_file import Entry
+from orchestrator.run_folder import (
+    CONFIG,
+    LOG,
+    METRICS,
+    VERDICT,
+    RunFolder,
+    RunFolderFull,
+    move_aside,
+    run_path,
+    stored_config,
+)
+from orchestrator.run_lock import RunInUse
+from orchestrator.run_status import STATUS, End, RunStatus
 from orchestrator.yaml_files import read_mapping
 
 CONFIG_TREE = {
@@ -31,6 +51,12 @@ def recorded(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (path / METRICS).read_text().splitlines()]
 
 
+def status_of(path: Path) -> RunStatus:
+    status = RunStatus.read(path)
+    assert status is not None
+    return status
+
+
 @pytest.fixture
 def config() -> ExperimentConfig:
     return ExperimentConfig.model_validate(CONFIG_TREE)
@@ -46,11 +72,12 @@ def test_a_run_lives_under_name_arm_and_seed() -> None:
 
 
 def test_the_resolved_config_is_kept_and_can_be_read_again(path: Path, config: ExperimentConfig) -> None:
-    with RunFolder.create(path, config, seed=0):
+    with RunFolder.create(path, config, seed=3):
         pass
     stored = read_mapping(path / CONFIG)
     assert "arms" not in stored
-    assert ExperimentConfig.model_validate(stored) == config.model_copy(update={"arms": {}})
+    assert stored == stored_config(config, 3)
+    assert ExperimentConfig.model_validate(stored) == config.model_copy(update={"arms": {}, "seeds": [3]})
 
 
 def test_a_verdict_is_one_json_object_and_the_later_one_counts(path: Path, config: ExperimentConfig) -> None:
@@ -100,7 +127,7 @@ def test_steps_written_after_a_cut_off_line_can_be_read(path: Path, config: Expe
         folder.write_step(0, {})
     with (path / METRICS).open("a") as metrics:
         metrics.write('{"step": 1, "rewa')
-    with RunFolder(path) as folder:
+    with RunFolder.reopen(path, config, seed=0) as folder:
         folder.write_step(1, {})
         folder.write_step(2, {})
     assert [row["step"] for row in recorded(path)] == [0, 1, 2]
@@ -125,3 +152,328 @@ def test_log_lines_reach_their_own_run_only_and_none_after_its_end(
     assert "too late" not in (tmp_path / "one" / LOG).read_text()
     assert (tmp_path / "other" / LOG).read_text() == ""
     assert "hello" not in caplog.text
+
+
+def test_a_run_that_goes_on_keeps_its_identity_and_all_that_it_has_recorded(
+    path: Path, config: ExperimentConfig
+) -> None:
+    with RunFolder.create(path, config, seed=0) as folder:
+        folder.write_step(0, {"reward/mean": 0.5})
+        folder.note_mlflow_run("0c5b1c")
+    first = status_of(path)
+    for resumes in (1, 2):
+        with RunFolder.reopen(path, config, seed=0) as folder:
+            assert (folder.status.uid, folder.status.resumes) == (first.uid, resumes)
+            assert (folder.status.status, folder.status.ended) == ("running", None)
+            folder.write_step(resumes, {"reward/mean": 0.5})
+    second = status_of(path)
+    assert (second.started, second.mlflow_run_id, second.last_step) == (first.started, "0c5b1c", 2)
+    assert [row["step"] for row in recorded(path)] == [0, 1, 2]
+    assert not path.with_name("seed-3.old-1").exists()
+
+
+def test_a_run_that_begins_anew_is_another_one(path: Path, config: ExperimentConfig) -> None:
+    uids = set()
+    for _ in range(2):
+        with RunFolder.create(path, config, seed=0) as folder:
+            assert folder.status.resumes == 0
+            uids.add(folder.status.uid)
+    assert len(uids) == 2
+
+
+def test_there_need_be_nothing_to_go_on_with(path: Path, config: ExperimentConfig) -> None:
+    with RunFolder.reopen(path, config, seed=0) as folder:
+        assert (folder.status.resumes, folder.is_over(config)) == (0, False)
+        assert folder.write_step(0, {}) is Entry.NEW
+
+
+def test_a_folder_without_a_state_goes_on_as_a_run_of_its_own(path: Path, config: ExperimentConfig) -> None:
+    path.mkdir(parents=True)
+    (path / METRICS).write_text('{"step": 0}\n')
+    with RunFolder.reopen(path, config, seed=0) as folder:
+        assert (folder.status.resumes, folder.is_over(config)) == (0, False)
+        folder.metrics.rewind(0)
+        assert folder.write_step(0, {}) is Entry.SAME
+
+
+def test_the_config_of_today_replaces_the_one_of_before(path: Path, config: ExperimentConfig) -> None:
+    with RunFolder.create(path, config, seed=0):
+        pass
+    with RunFolder.reopen(path, config.model_copy(update={"steps": 99}), seed=0) as folder:
+        assert read_mapping(path / CONFIG)["steps"] == folder.config["steps"] == 99
+
+
+OTHER_PROCESS = """
+import json, os, sys
+from pathlib import Path
+from orchestrator.config import ExperimentConfig
+from orchestrator.run_folder import RunFolder
+opened, path, config = sys.argv[1], Path(sys.argv[2]), ExperimentConfig.model_validate(json.loads(sys.argv[3]))
+with getattr(RunFolder, opened)(path, config, seed=0) as folder:
+    folder.write_step(0, {})
+    os.kill(os.getpid(), 9)
+"""
+
+
+def in_another_process(opened: Literal["create", "reopen"], path: Path) -> subprocess.CompletedProcess[str]:
+    """Opens the folder, writes step 0 and is killed, if it gets so far."""
+    return subprocess.run(
+        [sys.executable, "-c", OTHER_PROCESS, opened, str(path), json.dumps(CONFIG_TREE)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("opened", ["create", "reopen"])
+def test_no_other_process_gets_at_a_run_that_goes_on(
+    path: Path, config: ExperimentConfig, opened: Literal["create", "reopen"]
+) -> None:
+    with RunFolder.create(path, config, seed=0) as folder:
+        folder.write_step(0, {})
+        before = status_of(path)
+        other = in_another_process(opened, path)
+        assert f"{path}: is in use by process {os.getpid()} on host " in other.stderr
+        assert other.returncode == 1
+        assert status_of(path) == before
+        folder.write_step(1, {})
+    assert [row["step"] for row in recorded(path)] == [0, 1]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_not_even_this_process_opens_a_folder_twice(path: Path, config: ExperimentConfig) -> None:
+    with RunFolder.create(path, config, seed=0):
+        with pytest.raises(RunInUse):
+            RunFolder.create(path, config, seed=0)
+        with pytest.raises(RunInUse), RunFolder.reopen(path, config, seed=0):
+            pass
+    with RunFolder.reopen(path, config, seed=0):
+        pass
+
+
+def test_a_process_that_is_killed_leaves_a_run_that_goes_on_as_the_same(path: Path, config: ExperimentConfig) -> None:
+    assert in_another_process("create", path).returncode == -9
+    left = status_of(path)
+    assert (left.status, left.ended) == ("running", None)
+    with RunFolder.reopen(path, config, seed=0) as folder:
+        assert not folder.is_over(config)
+        assert (folder.status.uid, folder.status.resumes, folder.status.pid) == (left.uid, 1, os.getpid())
+        folder.metrics.rewind(0)
+        assert folder.write_step(0, {}) is Entry.SAME
+
+
+def test_a_state_that_cannot_be_read_is_told_and_nothing_is_left_open(path: Path, config: ExperimentConfig) -> None:
+    path.mkdir(parents=True)
+    (path / STATUS).write_text("{}")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"run.json: status: expected"), RunFolder.reopen(path, config, seed=0):
+            pass
+    (path / STATUS).unlink()
+    with RunFolder.reopen(path, config, seed=0) as folder:
+        assert len(folder.log.handlers) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "detail"),
+    [
+        (None, "finished", None),
+        (
+            RuntimeError("learner-0 was lost in apply:\n  it died"),
+            "failed",
+            "RuntimeError: learner-0 was lost in apply: it",
+        ),
+        (KeyboardInterrupt(), "interrupted", None),
+        (SystemExit(3), "failed", "SystemExit: 3"),
+    ],
+    ids=["finished", "failed", "interrupted", "ended"],
+)
+def test_how_the_with_block_ended_stands_in_the_state(
+    path: Path, config: ExperimentConfig, error: BaseException | None, status: str, detail: str | None
+) -> None:
+    try:
+        with RunFolder.create(path, config, seed=0) as folder:
+            assert status_of(path) == folder.status
+            for step in range(3):
+                folder.write_step(step, {})
+            if error is not None:
+                raise error
+    except BaseException as raised:
+        assert raised is error
+    found = status_of(path)
+    assert (found.status, found.last_step) == (status, 2)
+    assert found.detail == detail if detail is None else (found.detail or "").startswith(detail)
+    assert found.ended is not None
+
+
+def test_a_collapse_is_an_end_of_its_own(path: Path, config: ExperimentConfig) -> None:
+    with RunFolder.create(path, config, seed=0) as folder:
+        folder.write_step(0, {})
+        folder.end = "collapsed"
+    assert (status_of(path).status, status_of(path).last_step) == ("collapsed", 0)
+
+
+def test_a_run_that_never_recorded_a_step_has_no_last_one(path: Path, config: ExperimentConfig) -> None:
+    with pytest.raises(ValueError, match="not JSON"), RunFolder.create(path, config, seed=0) as folder:
+        folder.write_step(0, {"reward/mean": math.nan})
+    assert status_of(path).last_step is None
+
+
+@pytest.mark.parametrize(
+    ("end", "steps_done", "over"),
+    [
+        ("finished", 10, True),
+        ("finished", 12, True),  # under a config of more steps
+        ("finished", 9, False),  # of fewer: the run goes on
+        ("collapsed", 4, True),
+        ("failed", 10, False),  # after its last step, such as in the export
+        ("interrupted", 10, False),
+    ],
+)
+def test_a_run_is_over_when_it_has_all_steps_of_the_config_or_has_collapsed(
+    path: Path, config: ExperimentConfig, end: End, steps_done: int, over: bool
+) -> None:
+    assert config.steps == 10
+    with RunFolder.create(path, config, seed=0) as folder:
+        for step in range(steps_done):
+            folder.write_step(step, {})
+    status_of(path).end(end).write(path)
+    with RunFolder.reopen(path, config, seed=0) as folder:
+        assert folder.is_over(config) is over
+        assert folder.is_over(config) is over
+    after = status_of(path)
+    assert (after.status, after.last_step) == (end if over else "finished", steps_done - 1)
+    assert len(recorded(path)) == steps_done
+
+
+def test_a_file_that_cannot_be_written_is_told_in_one_line_with_what_to_do() -> None:
+    full = RunFolderFull(Path("runs/e/metrics.jsonl"), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert str(full) == (
+        "runs/e/metrics.jsonl cannot be written: No space left on device; make room and go on with --resume"
+    )
+    other = RunFolderFull(Path("m"), OSError(errno.EIO, os.strerror(errno.EIO)))
+    assert str(other) == "m cannot be written: Input/output error; put this right and go on with --resume"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 1 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Take all the room that there is."""
+    left = os.statvfs(disk)
+    (disk / "ballast").write_bytes(bytes(left.f_bavail * left.f_frsize))
+    return disk / "ballast"
+
+
+WIDE = {f"area/metric-{number}": number / 7 for number in range(200)}
+
+
+def write_until_refused(folder: RunFolder) -> tuple[int, Path]:
+    """Fill the disk after step 0: (the step that found it full, what fills it)."""
+    folder.write_step(0, WIDE)
+    ballast = fill(folder.path)
+    for step in range(1, 100):
+        try:
+            folder.write_step(step, WIDE)
+        except RunFolderFull:
+            return step, ballast
+    raise AssertionError("the disk took everything")
+
+
+def test_a_run_that_fills_the_disk_ends_with_whole_lines_and_goes_on_when_there_is_room(
+    disk: Path, config: ExperimentConfig
+) -> None:
+    path = disk / "run"
+    with (
+        pytest.raises(RunFolderFull, match=r"^\S+/metrics.jsonl cannot be written: No space left on device; make room"),
+        RunFolder.create(path, config, seed=0) as folder,
+    ):
+        refused, ballast = write_until_refused(folder)
+        folder.write_step(refused, WIDE)
+    assert [row["step"] for row in recorded(path)] == list(range(refused))
+    assert status_of(path).status == "running"  # there was no room for another word
+    ballast.unlink()
+    with RunFolder.reopen(path, config, seed=0) as folder:
+        assert folder.status.resumes == 1
+        assert folder.metrics.ends_with(folder.metrics.position, refused - 1)
+        assert folder.write_step(refused, WIDE) is Entry.NEW
+
+
+def test_a_step_that_was_refused_is_not_the_last_one(disk: Path, config: ExperimentConfig) -> None:
+    with RunFolder.create(disk / "run", config, seed=0) as folder:
+        refused, ballast = write_until_refused(folder)
+        ballast.unlink()
+    assert status_of(disk / "run").last_step == refused - 1
+
+
+def test_the_log_has_a_gap_on_a_full_disk_and_nothing_else_happens(
+    disk: Path, config: ExperimentConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = disk / "run"
+    with RunFolder.create(path, config, seed=0) as folder:
+        folder.log.info("before")
+        ballast = fill(disk)
+        for number in range(50):
+            folder.log.info("line %d: %s", number, 1000 * "x")
+        ballast.unlink()
+        folder.log.info("after")
+        folder.write_step(0, {})
+    log = (path / LOG).read_text()
+    assert log.count("before") == log.count("after") == 1
+    assert log.endswith("after\n")
+    assert capsys.readouterr() == ("", "")
+    assert status_of(path).status == "finished"
+
+
+def test_the_log_is_closed_quietly_on_a_disk_that_is_still_full(
+    disk: Path, config: ExperimentConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with RunFolder.create(disk / "run", config, seed=0) as folder:
+        fill(disk)
+        for number in range(50):
+            folder.log.info("line %d: %s", number, 1000 * "x")
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", [VERDICT, CONFIG])
+def test_what_stands_in_a_file_stays_when_the_disk_refuses_the_next(
+    disk: Path, config: ExperimentConfig, name: str
+) -> None:
+    path = disk / "run"
+    with RunFolder.create(path, config, seed=0) as folder:
+        folder.write_verdict({"collapsed": False})
+        before = (path / name).read_bytes()
+        fill(disk)
+        detail = 100_000 * "x"
+        with pytest.raises(RunFolderFull, match=r"verdict.json cannot be written: No space left"):
+            folder.write_verdict({"collapsed": True, "detail": detail})
+    if name == CONFIG:
+        with pytest.raises(RunFolderFull), RunFolder.reopen(path, config, seed=0):
+            pass
+    assert (path / name).read_bytes() == before
+
+
+def test_a_disk_that_finds_only_at_the_end_that_it_is_full_is_told_as_well(
+    path: Path, config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(handle: int) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with RunFolder.create(path, config, seed=0) as folder:
+        folder.write_step(0, {})
+        assert folder.sync() == folder.metrics.position
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", refuse)
+            with pytest.raises(RunFolderFull, match=r"metrics.jsonl cannot be written: .*; make room"):
+                folder.sync()

@@ -1,25 +1,23 @@
 """The order of a step and what follows from it, with every part a fake that writes into one journal."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from actors.config import GradientNoiseConfig, LearnerConfig
-from actors.learner import Learner
 from actors.lr_policies import LrDecision
 from actors.messages import GradientReport, LearnerShard, Response, StepDecision, TokenRecord, UpdateReport
-from actors.scheduler import Scheduler
-from cluster.pool import Pool
+from cluster.worker import WorkerLost
 from orchestrator.clock import PhaseClock
 from orchestrator.evaluation import Evaluation
 from orchestrator.grading import Grade
-from orchestrator.loop import StaleWeights, TrainingLoop
 from orchestrator.records import StepRecord
 from orchestrator.rollout_log import RolloutLog
 from orchestrator.sampling import Group, SampledBatch, Sampler
+from orchestrator.step import StaleWeights, TrainingStep
 
 KEY = "eval/held_out/avg@1"
 UPDATES = (  # of the two ranks
@@ -61,49 +59,38 @@ class FakeSampler:
         )
 
 
-class FakeLearner:
-    """Reports the same update whenever it is told to make one; publishing reaches the sampler."""
+class FakeWorkers:
+    """Two learner ranks that report the same updates whenever they are told to make one; what is published reaches the
+    sampler. The scheduler updates when there is a gradient, but for the steps at which it is told not to.
+    """
 
-    def __init__(self, journal: list[str], sampler: FakeSampler, update: UpdateReport) -> None:
+    def __init__(self, journal: list[str], sampler: FakeSampler, no_update: set[int]) -> None:
         self.journal = journal
         self.sampler = sampler
-        self.update = update
-        self.shards: list[LearnerShard] = []
+        self.no_update = no_update
+        self.version = 0
+        self.shards: list[Sequence[LearnerShard]] = []  # of each step
+        self.seen: list[dict[str, float]] = []
+        self.asked: list[tuple[int, int, int]] = []  # step, reports, prompts
         self.orders: list[StepDecision] = []
 
-    def compute_gradients(self, shard: LearnerShard) -> GradientReport:
+    def compute_gradients(self, shards: Sequence[LearnerShard]) -> list[GradientReport]:
         self.journal.append("gradients")
-        self.shards.append(shard)
-        return GradientReport(grad_square_sum=1.0)
+        self.shards.append(shards)
+        return [GradientReport(grad_square_sum=1.0) for _ in shards]
 
-    def token_records(self) -> list[list[TokenRecord]]:
+    def token_records(self) -> list[list[list[TokenRecord]]]:
         """The log-probs of a sequence are its prompt's number."""
         return [
             [
-                TokenRecord(train_logprobs=np.full(2, sequence.prompt_ids[0], np.float32), advantages=np.zeros(2))
-                for sequence in microbatch
+                [
+                    TokenRecord(train_logprobs=np.full(2, sequence.prompt_ids[0], np.float32), advantages=np.zeros(2))
+                    for sequence in microbatch
+                ]
+                for microbatch in shard.microbatches
             ]
-            for microbatch in self.shards[-1].microbatches
+            for shard in self.shards[-1]
         ]
-
-    def apply(self, order: StepDecision) -> UpdateReport:
-        self.journal.append("apply")
-        self.orders.append(order)
-        return self.update if order.update else UpdateReport()
-
-    def publish(self, version: int) -> None:
-        self.journal.append(f"publish {version}")
-        self.sampler.version = version
-
-
-class FakeScheduler:
-    """Updates when there is a gradient, but for the steps at which it is told not to."""
-
-    def __init__(self, journal: list[str], no_update: set[int]) -> None:
-        self.journal = journal
-        self.no_update = no_update
-        self.seen: list[dict[str, float]] = []
-        self.asked: list[tuple[int, int, int]] = []  # step, reports, prompts
 
     def decide(
         self, step: int, reports: Sequence[GradientReport], metrics: dict[str, float], num_prompts: int
@@ -118,24 +105,15 @@ class FakeScheduler:
             metrics={**metrics, "scheduler/lr": 1e-6, "broken": math.nan},
         )
 
+    def apply(self, order: StepDecision) -> list[UpdateReport]:
+        self.journal.append("apply")
+        self.orders.append(order)
+        return [update if order.update else UpdateReport() for update in UPDATES]
 
-class FakePool:
-    """The workers of a role in this process, called as a pool calls them."""
-
-    def __init__(self, workers: Sequence[Any]) -> None:
-        self.workers = workers
-
-    def __len__(self) -> int:
-        return len(self.workers)
-
-    def scatter(self, method: Callable[..., Any], items: Sequence[Any]) -> list[Any]:
-        return [getattr(worker, method.__name__)(item) for worker, item in zip(self.workers, items, strict=True)]
-
-    def broadcast(self, method: Callable[..., Any], *args: Any) -> list[Any]:
-        return [getattr(worker, method.__name__)(*args) for worker in self.workers]
-
-    def first(self, method: Callable[..., Any], *args: Any) -> Any:
-        return getattr(self.workers[0], method.__name__)(*args)
+    def publish(self) -> None:
+        self.version += 1
+        self.journal.append(f"publish {self.version}")
+        self.sampler.version = self.version
 
 
 class FakeEvaluation:
@@ -169,7 +147,7 @@ class FakeRolloutLog:
 
 
 class Stage:
-    """A loop over two learner ranks with fakes all around it, and what it recorded."""
+    """A step over two learner ranks with fakes all around it, and what it gave."""
 
     def __init__(
         self,
@@ -183,68 +161,62 @@ class Stage:
         self.journal: list[str] = []
         self.rollout_log = FakeRolloutLog()
         self.sampler = FakeSampler(self.journal, empty or set())
-        self.learners = [FakeLearner(self.journal, self.sampler, update) for update in UPDATES]
-        self.scheduler = FakeScheduler(self.journal, no_update or set())
+        self.workers = FakeWorkers(self.journal, self.sampler, no_update or set())
         self.records: list[StepRecord] = []
-        self.loop = TrainingLoop(
+        self.step = TrainingStep(
             sampler=cast(Sampler, self.sampler),
-            learners=cast(Pool[Learner], FakePool(self.learners)),
-            scheduler=cast(Pool[Scheduler], FakePool([self.scheduler])),
+            workers=self.workers,
+            num_learners=len(UPDATES),
             evaluation=cast(Evaluation, FakeEvaluation(self.journal)) if evaluates else None,
             rollout_log=cast(RolloutLog, self.rollout_log) if records else None,
             config=config or LearnerConfig(),
         )
 
-    def run(self, last: int, stop_at: int | None = None) -> "Stage":
-        def record(done: StepRecord) -> bool:
-            self.records.append(done)
-            return done.step != stop_at
-
-        self.loop.run(0, last, record)
+    def run(self, steps: int) -> "Stage":
+        """Do that many steps."""
+        self.records += [self.step.step(step, PhaseClock()) for step in range(steps)]
         return self
 
 
-def test_a_step_goes_through_its_phases_in_order_on_all_ranks() -> None:
-    stage = Stage().run(last=0)
-    assert stage.journal == ["sample", *["gradients"] * 2, "decide", *["apply"] * 2, *["publish 1"] * 2]
+def test_a_step_goes_through_its_phases_in_order() -> None:
+    stage = Stage().run(1)
+    assert stage.journal == ["sample", "gradients", "decide", "apply", "publish 1"]
 
 
 def test_an_evaluation_comes_before_the_decision_and_the_scheduler_sees_its_metric() -> None:
-    stage = Stage(evaluates=True).run(last=2)
+    stage = Stage(evaluates=True).run(3)
     first = stage.journal[: stage.journal.index("publish 1")]
     assert first.index("evaluate") < first.index("decide") < first.index("apply")
-    assert [seen.get(KEY) for seen in stage.scheduler.seen] == [0.0, None, 2.0]
+    assert [seen.get(KEY) for seen in stage.workers.seen] == [0.0, None, 2.0]
     assert [done.metrics.get(KEY) for done in stage.records] == [0.0, None, 2.0]
     assert ["time/evaluate" in done.metrics for done in stage.records] == [True, False, True]
 
 
 def test_rollouts_are_recorded_when_due_with_the_learners_records_in_the_order_of_the_responses() -> None:
-    stage = Stage(records=True)
-    for step in range(4):
-        stage.loop.step(step, PhaseClock())
+    stage = Stage(records=True).run(4)
     assert [step for step, _, _ in stage.rollout_log.recorded] == [1, 3]
-    asked = [[shard.keep_tokens for shard in learner.shards] for learner in stage.learners]
-    assert asked == [[False, True, False, True]] * 2
+    asked = [[shard.keep_tokens for shard in shards] for shards in stage.workers.shards]
+    assert asked == [[False] * 2, [True] * 2] * 2
     _, kept, records = stage.rollout_log.recorded[0]
     assert [group.prompt for group in kept] == [11, 12]
     assert [record.train_logprobs.tolist() for record in records] == [[11, 11], [11, 11], [12, 12], [12, 12]]
 
 
 def test_a_run_without_evaluation_never_evaluates() -> None:
-    stage = Stage().run(last=2)
+    stage = Stage().run(3)
     assert "evaluate" not in stage.journal
-    assert not any(KEY in seen for seen in stage.scheduler.seen)
+    assert not any(KEY in seen for seen in stage.workers.seen)
 
 
 def test_the_scheduler_sees_the_batch_and_how_many_prompts_are_trained_on() -> None:
-    stage = Stage(empty={1}).run(last=2)
-    assert stage.scheduler.asked == [(0, 2, 2), (1, 0, 0), (2, 2, 2)]
-    assert [seen["sampling/groups"] for seen in stage.scheduler.seen] == [3.0] * 3
-    assert [seen["sampling/groups_kept"] for seen in stage.scheduler.seen] == [2.0, 0.0, 2.0]
+    stage = Stage(empty={1}).run(3)
+    assert stage.workers.asked == [(0, 2, 2), (1, 0, 0), (2, 2, 2)]
+    assert [seen["sampling/groups"] for seen in stage.workers.seen] == [3.0] * 3
+    assert [seen["sampling/groups_kept"] for seen in stage.workers.seen] == [2.0, 0.0, 2.0]
 
 
 def test_an_empty_step_is_decided_but_applies_and_publishes_nothing() -> None:
-    stage = Stage(empty={0}, evaluates=True).run(last=0)
+    stage = Stage(empty={0}, evaluates=True).run(1)
     assert stage.journal == ["sample", "evaluate", "decide"]
     (done,) = stage.records
     assert done.metrics["scheduler/lr"] == 1e-6
@@ -253,38 +225,26 @@ def test_an_empty_step_is_decided_but_applies_and_publishes_nothing() -> None:
 
 
 def test_a_step_without_update_publishes_nothing_and_tells_the_learners_so() -> None:
-    stage = Stage(no_update={1}).run(last=2)
-    assert [entry for entry in stage.journal if entry.startswith("publish")] == [*["publish 1"] * 2, *["publish 2"] * 2]
-    for learner in stage.learners:
-        assert [order.update for order in learner.orders] == [True, False, True]
+    stage = Stage(no_update={1}).run(3)
+    assert [entry for entry in stage.journal if entry.startswith("publish")] == ["publish 1", "publish 2"]
+    assert [order.update for order in stage.workers.orders] == [True, False, True]
 
 
-def test_every_rank_gets_the_order_of_its_own_step() -> None:
-    stage = Stage().run(last=3)
-    for learner in stage.learners:
-        assert [order.decision.step for order in learner.orders] == [0, 1, 2, 3]
+def test_the_learners_get_the_order_of_every_step() -> None:
+    stage = Stage().run(4)
+    assert [order.decision.step for order in stage.workers.orders] == [0, 1, 2, 3]
 
 
 def test_the_norm_of_the_update_is_known_only_when_there_was_one() -> None:
-    stage = Stage(empty={1}, no_update={2}).run(last=3)
+    stage = Stage(empty={1}, no_update={2}).run(4)
     ratios = [done.metrics.get("gradient/update_norm_ratio") for done in stage.records]
     # Of both ranks together: the root of (9 + 7) / (16 + 48).
     assert ratios == [0.5, None, None, 0.5]
-    assert not any("gradient/update_norm_ratio" in seen for seen in stage.scheduler.seen)
-
-
-def test_a_record_that_returns_false_ends_the_run() -> None:
-    stage = Stage().run(last=9, stop_at=3)
-    assert [done.step for done in stage.records] == [0, 1, 2, 3]
-    assert stage.journal.count("sample") == 4
-
-
-def test_a_run_goes_to_its_last_step_when_nothing_ends_it() -> None:
-    assert [done.step for done in Stage().run(last=4).records] == [0, 1, 2, 3, 4]
+    assert not any("gradient/update_norm_ratio" in seen for seen in stage.workers.seen)
 
 
 def test_a_step_is_recorded_with_events_and_without_what_is_not_finite() -> None:
-    stage = Stage().run(last=1)
+    stage = Stage().run(2)
     assert [done.events for done in stage.records] == [(), ("decay",)]
     assert all(math.isfinite(value) for done in stage.records for value in done.metrics.values())
     assert "broken" not in stage.records[0].metrics
@@ -292,27 +252,21 @@ def test_a_step_is_recorded_with_events_and_without_what_is_not_finite() -> None
     assert metrics["throughput/tokens_per_s"] * metrics["time/step"] == pytest.approx(metrics["sampling/tokens"])
 
 
-def test_a_record_tells_how_long_the_one_before_took() -> None:
-    stage = Stage().run(last=2)
-    assert stage.records[0].metrics["time/record"] == 0.0
-    assert all(done.metrics["time/record"] > 0.0 for done in stage.records[1:])
-
-
 @pytest.mark.parametrize(
     ("every", "in_halves"), [(1, [0, 1, 2, 3, 4]), (2, [0, 2, 4]), (3, [0, 3]), (None, [])], ids=str
 )
 def test_halves_are_asked_for_only_at_the_steps_at_which_noise_is_due(every: int | None, in_halves: list[int]) -> None:
-    stage = Stage(LearnerConfig(gradient_noise=GradientNoiseConfig(every=every))).run(last=4)
-    for learner in stage.learners:
-        assert [step for step, shard in enumerate(learner.shards) if shard.num_first_half is not None] == in_halves
+    stage = Stage(LearnerConfig(gradient_noise=GradientNoiseConfig(every=every))).run(5)
+    for of_rank in zip(*stage.workers.shards, strict=True):
+        assert [step for step, shard in enumerate(of_rank) if shard.num_first_half is not None] == in_halves
 
 
 def test_the_halves_are_made_of_places_in_the_batch_not_of_prompt_numbers() -> None:
-    stage = Stage().run(last=0)
+    stage = Stage().run(1)
     places = {
         (sequence.group, int(sequence.prompt_ids[0]))
-        for learner in stage.learners
-        for microbatch in learner.shards[0].microbatches
+        for shard in stage.workers.shards[0]
+        for microbatch in shard.microbatches
         for sequence in microbatch
     }
     assert places == {(0, 1), (1, 2)}  # the first kept group is prompt 1: prompt 0 was dropped
@@ -321,11 +275,11 @@ def test_the_halves_are_made_of_places_in_the_batch_not_of_prompt_numbers() -> N
 @pytest.mark.parametrize("every", [1, None], ids=["in halves", "not in halves"])
 def test_the_optimal_token_baseline_keeps_every_group_on_one_rank_and_sends_rewards(every: int | None) -> None:
     noise = GradientNoiseConfig(every=every)
-    stage = Stage(LearnerConfig(advantage="optimal_token_baseline", gradient_noise=noise)).run(last=0)
+    stage = Stage(LearnerConfig(advantage="optimal_token_baseline", gradient_noise=noise)).run(1)
     ranks: dict[int, set[int]] = {}
     rewards: dict[int, list[float]] = {}
-    for rank, learner in enumerate(stage.learners):
-        for sequence in (one for microbatch in learner.shards[0].microbatches for one in microbatch):
+    for rank, shard in enumerate(stage.workers.shards[0]):
+        for sequence in (one for microbatch in shard.microbatches for one in microbatch):
             ranks.setdefault(sequence.group, set()).add(rank)
             rewards.setdefault(sequence.group, []).append(sequence.advantage)
     assert [len(of_group) for of_group in ranks.values()] == [1, 1]
@@ -333,10 +287,10 @@ def test_the_optimal_token_baseline_keeps_every_group_on_one_rank_and_sends_rewa
 
 
 def test_responses_of_older_weights_stop_the_run_before_anything_is_learned() -> None:
-    stage = Stage().run(last=0)
+    stage = Stage().run(1)
     stage.sampler.version = 0  # as if the published weights had not arrived
     with pytest.raises(StaleWeights, match=r"sampled with weights \[0\] at version 1"):
-        stage.loop.step(1, PhaseClock())
+        stage.step.step(1, PhaseClock())
     assert stage.journal[-1] == "sample"
 
 
@@ -344,18 +298,56 @@ def test_responses_of_newer_weights_are_as_wrong() -> None:
     stage = Stage()
     stage.sampler.version = 3
     with pytest.raises(StaleWeights, match=r"sampled with weights \[3\] at version 0"):
-        stage.loop.step(0, PhaseClock())
+        stage.step.step(0, PhaseClock())
 
 
 @pytest.mark.parametrize(("dropped", "kept"), [(0, 1), (1, 0)])
 def test_a_single_stale_group_is_enough_whether_it_is_trained_on_or_not(dropped: int, kept: int) -> None:
-    stage = Stage().run(last=0)
+    stage = Stage().run(1)
     stage.sampler.version, stage.sampler.kept_version = dropped, kept
     with pytest.raises(StaleWeights, match=r"\[0\] at version 1"):
-        stage.loop.step(1, PhaseClock())
+        stage.step.step(1, PhaseClock())
 
 
 def test_weights_that_were_not_updated_keep_their_version() -> None:
     stage = Stage(empty={0}, no_update={1})
-    stage.run(last=3)  # raises StaleWeights if an unpublished version were expected
+    stage.run(4)  # raises StaleWeights if an unpublished version were expected
     assert stage.sampler.version == 2
+
+
+def test_weights_are_of_the_version_that_the_workers_say_wherever_a_run_begins() -> None:
+    stage = Stage()
+    stage.workers.version = stage.sampler.version = 40
+    stage.run(2)
+    assert stage.journal[4::5] == ["publish 41", "publish 42"]
+
+
+def test_the_clock_is_told_of_every_phase_before_the_workers_are_asked() -> None:
+    stage = Stage(evaluates=True)
+    stage.step.step(0, PhaseClock(lambda phase: stage.journal.append(f"({phase})")))
+    assert stage.journal == [
+        "sample",
+        *("(evaluate)", "evaluate"),
+        *("(gradients)", "gradients"),
+        *("(decide)", "decide"),
+        *("(apply)", "apply"),
+        *("(publish)", "publish 1"),
+    ]
+
+
+@pytest.mark.parametrize("method", ["compute_gradients", "token_records", "decide", "apply", "publish"])
+def test_a_loss_ends_the_step_wherever_it_happens_and_nothing_follows(method: str) -> None:
+    stage = Stage(records=True)
+    stage.run(1)
+    lost = WorkerLost("learner-1", method, "it died")
+
+    def fail(*arguments: object) -> None:
+        stage.journal.append("lost")
+        raise lost
+
+    setattr(stage.workers, method, fail)
+    with pytest.raises(WorkerLost) as raised:
+        stage.step.step(1, PhaseClock())
+    assert raised.value is lost
+    assert stage.journal[-1] == "lost"
+    assert stage.rollout_log.recorded == [] or method in {"decide", "apply", "publish"}

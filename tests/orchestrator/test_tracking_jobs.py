@@ -59,6 +59,14 @@ def test_earlier_steps_are_given_up_when_mlflow_does_not_say_which_it_has_and_st
     with pytest.raises(ValueError, match="may not ask") as refusal:
         job.do(cast(MlflowStore, FakeStore()))
     assert not job.refuse(refusal.value)
-    assert not job.is_done
     assert told == ["earlier steps of decay: you may not ask"]
     assert run.steps.missing(job.rows()) == 1
+
+
+def test_earlier_steps_are_not_kept_once_they_are_sent() -> None:
+    run = target([])
+    job = FillIn(target=run, read=lambda: [StepRecord(step=0, time_ms=0, metrics={}, events=())])
+    assert len(list(job.rows())) == 1
+    job.do(NO_STORE)
+    assert job.read is None
+    assert list(job.rows()) == []
