@@ -12,6 +12,7 @@ from types import FrameType
 
 import ray
 from ray._private import ray_constants
+from ray._private import worker as ray_worker
 from ray._private.node import Node
 
 from cluster import TELEMETRY_OFF
@@ -42,6 +43,7 @@ def session(config: ClusterConfig) -> Iterator[Session]:
     Raises:
         ConnectionError: the named cluster cannot be joined.
     """
+    _keep_ray_off_the_screen()
     address = config.address or os.environ.get("RAY_ADDRESS") or LOCAL
     with _private_ray() if address == LOCAL else _joined(address), _terminated_as_interrupted():
         yield Session(local=address == LOCAL)
@@ -56,6 +58,11 @@ def resources() -> dict[str, float]:
 def num_nodes() -> int:
     """Nodes that are alive."""
     return sum(node["Alive"] for node in ray.nodes())
+
+
+def _keep_ray_off_the_screen() -> None:
+    """Ray prints a paragraph for each worker that dies. Who has lost it tells so in a line; Ray's logs have the rest."""
+    ray_worker.print_to_stdstream = lambda data, ignore_prefix: None
 
 
 @contextmanager

@@ -44,6 +44,7 @@ class FaultInjection:
         signum = SIGNALS[strike.action]
         if strike.role == "driver":
             os.kill(os.getpid(), signum)
+            return
         crew = self._crew
         pools: dict[str, Pool[Any]] = {
             "rollout": crew.rollouts,

@@ -15,6 +15,8 @@ from actors.corrections import (
     TokenMask,
     TokenTis,
 )
+from cluster.config import RestartsConfig
+from orchestrator.config import CheckpointConfig
 from orchestrator.config_errors import NAME
 from orchestrator.evaluation import EvaluationConfig
 from orchestrator.metric_keys import signal_keys
@@ -259,6 +261,14 @@ def test_a_task_of_files_needs_no_evaluation(file: Path) -> None:
         ({"record_rollouts": {"every": 0}}, "record_rollouts.every: got 0, expected greater than or equal to 1"),
         ({"export": {"dtype": "int8"}}, "export.dtype: got 'int8', expected 'float32', 'bfloat16' or 'float16'"),
         ({"export": True}, "export: got True, expected a mapping"),
+        ({"checkpoint": {"every": 0}}, "checkpoint.every: got 0, expected greater than or equal to 1"),
+        ({"checkpoint": {"every": 2.5}}, "checkpoint.every: got 2.5, expected a valid integer"),
+        ({"checkpoint": {"every": None}}, "checkpoint.every: got null, expected a valid integer"),
+        ({"checkpoint": {"keep": 0}}, "checkpoint.keep: got 0, expected greater than or equal to 1"),
+        ({"checkpoint": {"keep": "all"}}, "checkpoint.keep: got 'all', expected a valid integer"),
+        ({"checkpoint": {"evry": 20}}, "checkpoint.evry: got 20, expected a known key; did you mean 'every'?"),
+        ({"checkpoint": False}, "checkpoint: got False, expected a mapping"),
+        ({"checkpoint": 20}, "checkpoint: got 20, expected a mapping"),
     ],
 )
 def test_a_mistake_in_what_a_run_reads_and_leaves_is_told_with_field_value_and_expectation(
@@ -269,3 +279,63 @@ def test_a_mistake_in_what_a_run_reads_and_leaves_is_told_with_field_value_and_e
 
 def test_a_buffer_as_long_as_a_response_is_accepted(file: Path) -> None:
     assert resolved(file, {"task": {"kind": "arithmetic", "overlong": {"buffer": 8}}}).task.overlong is not None
+
+
+def test_checkpoints_are_made_unless_the_file_says_null(file: Path) -> None:
+    assert resolved(file, {}).checkpoint == CheckpointConfig(every=100, keep=3)
+    assert resolved(file, {"checkpoint": {"every": 20}}).checkpoint == CheckpointConfig(every=20, keep=3)
+    for text in ("null", "~"):
+        assert resolved(file, {}, [f"checkpoint={text}"]).checkpoint is None
+    arms = {"checkpoint": {"keep": 1}, "arms": {"a": {"checkpoint": {"every": 5}}, "b": {"checkpoint": None}}}
+    assert read(file, arms).resolve("a").checkpoint == CheckpointConfig(every=5, keep=1)
+    assert read(file, arms).resolve("b").checkpoint is None
+
+
+@pytest.mark.parametrize(
+    ("every", "last", "due"),
+    [(1, 3, [0, 1, 2, 3]), (2, 6, [1, 3, 5, 6]), (5, 9, [4, 9]), (100, 3, [3]), (3, 0, [0])],
+)
+def test_a_checkpoint_is_due_after_every_so_many_steps_and_after_the_last(
+    every: int, last: int, due: list[int]
+) -> None:
+    config = CheckpointConfig(every=every)
+    assert [step for step in range(last + 1) if config.due(step, last)] == due
+
+
+def test_lost_workers_are_replaced_unless_the_file_says_otherwise(file: Path) -> None:
+    usual = resolved(file, {}).cluster
+    assert usual.restarts == RestartsConfig(rollout=3, learner=3, scheduler=3)
+    assert usual.silence_timeout_s == 60.0
+    cluster = resolved(file, {"cluster": {"restarts": {"learner": 0}, "silence_timeout_s": 5}}).cluster
+    assert cluster.restarts == RestartsConfig(rollout=3, learner=0, scheduler=3)
+    assert cluster.silence_timeout_s == 5.0
+
+
+@pytest.mark.parametrize(
+    ("cluster", "said"),
+    [
+        ({"silence_timeout_s": 0}, "silence_timeout_s: got 0, expected greater than 0"),
+        ({"silence_timeout_s": -1.5}, "silence_timeout_s: got -1.5, expected greater than 0"),
+        ({"silence_timeout_s": float("inf")}, "silence_timeout_s: got inf, expected "),
+        ({"silence_timeout_s": None}, "silence_timeout_s: got null, expected a valid number"),
+        ({"silence_timeout_s": "60"}, "silence_timeout_s: got '60', expected a valid number"),
+        ({"silence_timeout_s": 2e9}, "silence_timeout_s: got 2000000000.0, expected less than or equal to "),
+        ({"silence_timeout": 5}, "silence_timeout: got 5, expected a known key; did you mean 'silence_timeout_s'?"),
+        ({"restarts": {"rollout": -1}}, "restarts.rollout: got -1, expected greater than or equal to 0"),
+        ({"restarts": {"learner": 1.5}}, "restarts.learner: got 1.5, expected a valid integer"),
+        ({"restarts": {"scheduler": True}}, "restarts.scheduler: got True, expected a valid integer"),
+        ({"restarts": {"scheduler": None}}, "restarts.scheduler: got null, expected a valid integer"),
+        ({"restarts": {"learners": 3}}, "restarts.learners: got 3, expected a known key; did you mean 'learner'?"),
+        ({"restarts": 3}, "restarts: got 3, expected a mapping"),
+        ({"restarts": None}, "restarts: got null, expected a mapping"),
+    ],
+)
+def test_a_mistake_in_how_long_workers_are_waited_for_and_replaced_is_told(
+    file: Path, cluster: dict[str, Any], said: str
+) -> None:
+    assert mistake(file, {"cluster": cluster}).startswith(f"cluster.{said}")
+
+
+def test_what_happens_to_lost_workers_is_no_matter_of_an_arm(file: Path) -> None:
+    said = mistake(file, {"arms": {"a": {"cluster": {"restarts": {"learner": 0}}}}})
+    assert said.startswith("arms.a.cluster: got {'restarts': {'learner': 0}}, expected something an arm may change")

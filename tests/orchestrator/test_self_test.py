@@ -102,6 +102,12 @@ class FakeFleet:
         self.engines = [dict(self.weights) for _ in self.names]
         self.originals = dict(self.weights)
         self.cached: dict[tuple[int, bytes], float] = {}
+        self.versions: list[int] = []  # published
+        self.needed: list[Any] = []  # in the calls of one role that need another
+
+    def needing(self, other: Any) -> "FakeFleet":
+        self.needed.append(other)
+        return self
 
     def broadcast(self, method: Any, *args: Any, **kwargs: Any) -> list[Any]:
         return list(getattr(self, f"do_{method.__name__}")(*args, **kwargs))
@@ -121,6 +127,7 @@ class FakeFleet:
         return [None]
 
     def do_publish(self, version: int) -> list[None]:
+        self.versions.append(version)
         for i, engine in enumerate(self.engines):
             engine |= {name: value for name, value in self.weights.items() if name not in self.lost.get(i, [])}
         return [None]
@@ -144,8 +151,9 @@ class FakeFleet:
         return [[np.full(2, -sum(weights.values()), np.float32) for _ in sequences]]
 
 
-def self_test_of(fleet: Any) -> SelfTest:
-    return SelfTest(fleet, fleet, np.arange(2000, dtype=np.int32), EngineShape(block_size=16, max_model_len=512))
+def self_test_of(fleet: Any, version: int = 0) -> SelfTest:
+    shape = EngineShape(block_size=16, max_model_len=512)
+    return SelfTest(fleet, fleet, np.arange(2000, dtype=np.int32), shape, version)
 
 
 def test_weights_that_arrive_pass_with_two_syncs_and_are_what_they_were() -> None:
@@ -156,6 +164,14 @@ def test_weights_that_arrive_pass_with_two_syncs_and_are_what_they_were() -> Non
     assert report.perturbed <= report.limit
     assert fleet.weights == before
     assert fleet.engines == [before, before]
+
+
+@pytest.mark.parametrize("version", [0, 40])
+def test_weights_keep_their_version_and_the_engines_are_watched_while_they_are_sent(version: int) -> None:
+    fleet = FakeFleet()
+    self_test_of(fleet, version).run()
+    assert fleet.versions == [version] * 2
+    assert fleet.needed == [fleet] * 2
 
 
 @pytest.mark.parametrize("lost", NAMES)

@@ -1,0 +1,560 @@
+"""The loop over steps: whatever is lost and whenever, the records are those of an undisturbed run, each step once.
+
+Fakes stand for the step, the crew and the checkpoints; recorder, run folder and restarts are real.
+"""
+
+import json
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from actors.faults import Strike
+from cluster.config import RestartsConfig
+from cluster.worker import WorkerLost
+from orchestrator.checkpoints.checkpoint import LEARNER, Checkpoint
+from orchestrator.checkpoints.state import RunState
+from orchestrator.clock import PhaseClock
+from orchestrator.config import CheckpointConfig, ExperimentConfig
+from orchestrator.crew import Crew
+from orchestrator.fault_injection import FaultInjection
+from orchestrator.loop import TrainingLoop
+from orchestrator.progress import Progress
+from orchestrator.recorder import Recorder
+from orchestrator.records import StepRecord
+from orchestrator.restarts import Restarts, RestartsExhausted
+from orchestrator.run_checkpoints import RunCheckpoints
+from orchestrator.run_folder import METRICS, VERDICT, RunFolder
+from orchestrator.stability import StabilityConfig
+from orchestrator.step import TrainingStep
+from orchestrator.tracking import TrackedRun
+
+STEPS = 9
+PATIENCE = 2
+CONFIG = ExperimentConfig.model_validate(
+    {
+        "name": "e",
+        "model": {"path": "embedded"},
+        "task": {"kind": "arithmetic"},
+        "rollout": {"prompts_per_step": 4, "group_size": 2, "max_response_tokens": 8},
+        "scheduler": {"kind": "constant", "lr": 1e-6},
+        "steps": STEPS,
+    }
+)
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """What a run is like, and what happens to it.
+
+    Example:
+        Plan(every=3, losses={14}, damaged={3}, deaths={30}, bad_from=5, on_collapse="stop")
+    """
+
+    every: int | None = 4  # steps between checkpoints
+    losses: set[int] = field(default_factory=set)  # numbers of the calls in which a learner is lost
+    damaged: set[int] = field(default_factory=set)  # steps whose checkpoint turns out to be no good
+    deaths: set[int] = field(default_factory=set)  # numbers of the calls in which the driver is killed
+    slow: bool = False  # checkpoints are on the disk only when they are waited for
+    bad_from: int | None = None  # the gradient is not finite from this step on
+    on_collapse: Literal["stop", "record"] = "stop"
+    restarts: int = 1_000_000
+
+
+class Killed(BaseException):
+    """The driver dies; nothing of it must catch this."""
+
+
+class World:
+    """What is there beside the driver: the disk with its checkpoints, and fate."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.folder = folder
+        self.plan = plan
+        self.methods: list[tuple[int, str]] = []  # of all calls, with the step that was the last to begin
+        self.begun: list[int] = []  # steps
+        self.disk: dict[int, tuple[RunState, int]] = {}  # by step: state, weights
+        self.saved: list[RunState] = []
+        self.progress: list[int] = []  # steps recorded when the restarts were told of progress
+        self.recovered: list[str | None] = []
+        self.lost: list[str] = []  # methods
+        self.ends = 0
+        self.sent: list[int] = []  # steps, to MLflow
+        self.told: list[str] = []
+
+    def call(self, method: str) -> None:
+        """Whatever the driver asks of others; it may find them dead, or die itself."""
+        self.methods.append((self.begun[-1] if self.begun else -1, method))
+        if len(self.methods) in self.plan.deaths:
+            raise Killed
+        if len(self.methods) in self.plan.losses:
+            self.lost.append(method)
+            raise WorkerLost("learner-1", method, "it died")
+
+    def rows(self) -> list[dict[str, float]]:
+        """The metrics file, without what is measured anew."""
+        lines = [json.loads(line) for line in (self.folder / METRICS).read_text().splitlines()]
+        return [{key: row[key] for key in row if not key.startswith("time/")} for row in lines]
+
+
+class CountedRestarts(Restarts):
+    """Remembers when it was told of progress."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(RestartsConfig(learner=world.plan.restarts), lambda lost, remedy: None)
+        self._world = world
+
+    def progress(self) -> None:
+        super().progress()
+        self._world.progress.append(len(self._world.rows()))
+
+
+class FakeGang:
+    """Two learners; remembers what was done to them."""
+
+    def __init__(self) -> None:
+        self.struck: list[tuple[int, int]] = []
+
+    def __len__(self) -> int:
+        return 2
+
+    def strike(self, index: int, signum: int) -> None:
+        self.struck.append((index, signum))
+
+
+class FakeCrew:
+    """Weights are a number; a gang that lost a rank has none until it starts again."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.restarts = CountedRestarts(world)
+        self.learners = self.rollouts = self.scheduler = FakeGang()
+        self.weights: int | None = 1
+        self.is_saving = False  # a checkpoint; another gang knows nothing of it
+        self.version = 0
+        self.scheduled = {"decided": 0, "sum": 0}
+
+    def start(self, checkpoint: Checkpoint | None) -> None:
+        if checkpoint is not None:
+            self.version = checkpoint.state.weight_version
+            self.weights = self.world.disk[checkpoint.state.step][1]
+
+    def gang(self, method: str) -> int:
+        """Ask the learners for something; returns their weights."""
+        assert self.weights is not None, f"{method} of a gang that is not there"
+        try:
+            self.world.call(method)
+        except WorkerLost:
+            self.weights = None
+            raise
+        return self.weights
+
+    def decide(self, step: int, metrics: Mapping[str, float]) -> int:
+        assert self.scheduled["decided"] == step, "decisions build on each other"
+        self.scheduled = {"decided": step + 1, "sum": (3 * self.scheduled["sum"] + int(metrics["loss"])) % 101}
+        return self.scheduled["sum"]
+
+    def scheduler_state(self) -> dict[str, Any]:
+        return dict(self.scheduled)
+
+    def set_scheduler_state(self, state: dict[str, int]) -> None:
+        self.scheduled = dict(state)
+
+    def recover(self, lost: WorkerLost, checkpoint: str | None, version: int) -> None:
+        self.restarts.spend(lost, "again")
+        self.world.recovered.append(checkpoint)
+        self.version, self.is_saving = version, False
+        if checkpoint is None:
+            self.weights = 1
+        else:
+            path = Path(checkpoint)
+            assert path.name == LEARNER
+            self.weights = self.world.disk[int(path.parent.name)][1]
+
+
+class FakeStep:
+    """Each number depends on all steps before it, by way of weights, cursor and scheduler."""
+
+    def __init__(self, crew: FakeCrew) -> None:
+        self.crew = crew
+        self.sampler = SimpleNamespace(cursor=0)
+
+    def step(self, step: int, clock: PhaseClock) -> StepRecord:
+        crew = self.crew
+        crew.world.begun.append(step)
+        self.sampler.cursor += 4 + step % 3
+        with clock.phase("gradients"):
+            loss = crew.gang("compute_gradients") * self.sampler.cursor % 97
+        metrics = {"loss": float(loss), "cursor": float(self.sampler.cursor), "version": float(crew.version)}
+        decision = crew.decide(step, metrics)
+        with clock.phase("apply"):
+            crew.weights = (crew.gang("apply") * 7 + decision) % 1009
+        crew.version += 1
+        with clock.phase("publish"):
+            crew.gang("publish")
+        bad_from = crew.world.plan.bad_from
+        bad = bad_from is not None and step >= bad_from
+        metrics |= {"decision": float(decision), "gradient/nonfinite": float(bad), **clock.metrics()}
+        events = ("decay",) if decision % 2 else ()
+        return StepRecord(step=step, time_ms=0, metrics={**metrics, "scheduler/lr": 1e-6}, events=events)
+
+
+class FakeCheckpoints:
+    """On the world's disk. One that is slow is there when it was waited for; a loss meanwhile is told then."""
+
+    def __init__(self, world: World, crew: FakeCrew) -> None:
+        self.world = world
+        self.crew = crew
+        self.under_way: tuple[RunState, int] | None = None
+
+    def due(self, step: int, last: int) -> bool:
+        every = self.world.plan.every
+        return every is not None and CheckpointConfig(every=every).due(step, last)
+
+    def begin(self, state: RunState) -> None:
+        self.finish()
+        recorded = (self.world.folder / METRICS).read_bytes()[: state.metrics_bytes]
+        assert recorded.count(b"\n") == state.step, "the steps of a checkpoint are recorded before it"
+        self.under_way = state, self.crew.gang("save")
+        self.crew.is_saving = True
+        self.world.saved.append(state)
+
+    def check(self) -> None:
+        if self.under_way is not None and not self.world.plan.slow:
+            self.finish()
+
+    def finish(self) -> None:
+        if self.under_way is not None:
+            assert self.crew.is_saving
+            self.crew.gang("written")
+            state, weights = self.under_way
+            self.world.disk = {step: kept for step, kept in self.world.disk.items() if step < state.step}
+            self.world.disk[state.step] = state, weights
+            self.under_way = None
+
+    def abandon(self) -> None:
+        self.under_way = None
+
+    def newest(self) -> Checkpoint | None:
+        good = [step for step in self.world.disk if step not in self.world.plan.damaged]
+        if not good:
+            return None
+        path = Path("/checkpoints") / str(max(good))
+        return Checkpoint(path=path, state=self.world.disk[max(good)][0], config={}, fingerprint="")
+
+
+class FakeTracked:
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def log_step(self, record: StepRecord) -> None:
+        self.world.sent.append(record.step)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        pass
+
+
+class Process:
+    """One life of the driver: everything that is in its memory."""
+
+    def __init__(self, world: World, folder: RunFolder, progress: Progress) -> None:
+        self.world = world
+        self.folder = folder
+        self.crew = FakeCrew(world)
+        self.step = FakeStep(self.crew)
+        self.checkpoints = FakeCheckpoints(world, self.crew)
+        plan, ahead = world.plan, len(list(folder.metrics.rows()))
+        stability = StabilityConfig(on_collapse=plan.on_collapse, patience=PATIENCE)
+        self.recorder = Recorder(folder, cast(TrackedRun, FakeTracked(world)), progress, stability, ahead)
+
+    def run(self, last: int, strikes: Sequence[Strike] = ()) -> None:
+        found = self.checkpoints.newest()
+        self.crew.start(found)
+        loop = TrainingLoop(
+            step=cast(TrainingStep, self.step),
+            crew=cast(Crew, self.crew),
+            recorder=self.recorder,
+            checkpoints=cast(RunCheckpoints, self.checkpoints),
+            faults=FaultInjection(strikes, cast(Crew, self.crew)),
+            mlflow_run_id=lambda: "0c41f0",
+        )
+        loop.run(found.state if found else None, last, self.at_end)
+
+    def at_end(self) -> None:
+        assert self.checkpoints.under_way is None
+        self.crew.gang("export")
+        self.world.ends += 1
+
+
+@contextmanager
+def process_of(world: World) -> Iterator[Process]:
+    out = StringIO()
+    try:
+        with RunFolder.reopen(world.folder, CONFIG, seed=0) as folder:
+            yield Process(world, folder, Progress(Console(file=out), "e", STEPS))
+    finally:
+        world.told += out.getvalue().splitlines()
+
+
+def finish(world: World, last: int = STEPS - 1) -> Process:
+    """Run to the end, started anew as often as the driver is killed."""
+    while True:
+        try:
+            with process_of(world) as process:
+                process.run(last)
+                process.recorder.conclude()
+                return process
+        except Killed:
+            continue
+
+
+def end_of(process: Process) -> tuple[int | None, int, int, dict[str, int], bool]:
+    """Where everything stands."""
+    crew = process.crew
+    return crew.weights, crew.version, process.step.sampler.cursor, crew.scheduled, process.recorder.collapsed
+
+
+def undisturbed(folder: Path, plan: Plan) -> tuple[World, Process]:
+    world = World(folder, replace(plan, losses=set(), damaged=set(), deaths=set()))
+    return world, finish(world)
+
+
+def check_is_as_undisturbed(world: World, process: Process, calm: World, calm_process: Process) -> None:
+    rows = calm.rows()
+    assert world.rows() == rows
+    assert [row["step"] for row in rows] == world.sent == world.progress == list(range(len(rows)))
+    assert (world.folder / VERDICT).read_text() == (calm.folder / VERDICT).read_text()
+    assert end_of(process) == end_of(calm_process)
+    states = {state.step: replace(state, metrics_bytes=0) for state in calm.saved}
+    assert all(replace(state, metrics_bytes=0) == states[state.step] for state in world.saved)
+    assert world.ends == 1
+    assert not any("warning" in line for line in world.told)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+plans = st.builds(
+    Plan,
+    every=st.none() | st.integers(1, 5),
+    losses=st.sets(st.integers(1, 70), max_size=6),
+    damaged=st.sets(st.integers(1, STEPS), max_size=4),
+    deaths=st.sets(st.integers(1, 70), max_size=3),
+    slow=st.booleans(),
+    bad_from=st.none() | st.integers(0, STEPS),
+    on_collapse=st.sampled_from(["stop", "record"]),
+)
+
+
+@settings(max_examples=60)
+@given(plans)
+def test_whatever_is_lost_and_whenever_the_run_is_that_of_an_undisturbed_one(
+    tmp_path_factory: pytest.TempPathFactory, plan: Plan
+) -> None:
+    folder = tmp_path_factory.mktemp("runs")
+    world = World(folder / "disturbed", plan)
+    check_is_as_undisturbed(world, finish(world), *undisturbed(folder / "calm", plan))
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_loss_in_any_call_is_borne(tmp_path: Path, slow: bool) -> None:
+    calm = undisturbed(tmp_path / "calm", Plan(slow=slow))
+    for number in range(1, len(calm[0].methods) + 1):
+        world = World(tmp_path / str(number), Plan(slow=slow, losses={number}))
+        process = finish(world)
+        assert world.lost == [calm[0].methods[number - 1][1]]
+        check_is_as_undisturbed(world, process, *calm)
+
+
+@pytest.mark.parametrize("method", ["compute_gradients", "apply", "publish", "save", "written", "export"])
+def test_it_makes_no_difference_in_which_call_a_learner_is_lost(tmp_path: Path, method: str) -> None:
+    calm = undisturbed(tmp_path / "calm", Plan(slow=True))
+    last = max(number for number, (_, called) in enumerate(calm[0].methods, start=1) if called == method)
+    world = World(tmp_path / "run", Plan(slow=True, losses={last}))
+    check_is_as_undisturbed(world, finish(world), *calm)
+    assert world.lost == [method]
+    assert len(world.recovered) == 1
+
+
+def call_number(world: World, step: int, method: str) -> int:
+    """Of the first such call in a run that has been."""
+    return world.methods.index((step, method)) + 1
+
+
+@pytest.mark.parametrize(
+    ("plan", "back_to", "redone"),
+    [
+        (Plan(every=3), "/checkpoints/6/learner", [6, 7]),
+        (Plan(every=3, damaged={6}), "/checkpoints/3/learner", [3, 4, 5, 6, 7]),
+        (Plan(every=3, slow=True), "/checkpoints/3/learner", [3, 4, 5, 6, 7]),  # the one of step 6 is abandoned
+        (Plan(every=3, damaged={3, 6}), None, list(range(8))),
+        (Plan(every=None), None, list(range(8))),
+    ],
+    ids=["newest", "newest damaged", "newest under way", "all damaged", "none made"],
+)
+def test_a_loss_takes_the_run_back_to_its_newest_good_checkpoint_and_no_further(
+    tmp_path: Path, plan: Plan, back_to: str | None, redone: list[int]
+) -> None:
+    calm = undisturbed(tmp_path / "calm", plan)
+    world = World(tmp_path / "run", replace(plan, losses={call_number(calm[0], 7, "apply")}))
+    process = finish(world)
+    assert world.begun == [*range(8), *redone, 8]
+    assert world.recovered == [back_to]
+    check_is_as_undisturbed(world, process, *calm)
+
+
+@pytest.mark.parametrize(
+    ("every", "made"), [(1, list(range(1, 10))), (3, [3, 6, 9]), (4, [4, 8, 9]), (100, [9]), (None, [])]
+)
+def test_checkpoints_are_made_every_so_often_and_after_the_last_step(
+    folder: Path, every: int | None, made: list[int]
+) -> None:
+    world = World(folder, Plan(every=every))
+    finish(world)
+    assert [state.step for state in world.saved] == made
+    assert sorted(world.disk) == made
+
+
+@pytest.mark.parametrize("bad_from", [2, STEPS - PATIENCE], ids=["in the middle", "at the last step"])
+def test_none_is_made_after_a_collapse_that_stops_the_run(folder: Path, bad_from: int) -> None:
+    world = World(folder, Plan(every=1, bad_from=bad_from, on_collapse="stop"))
+    assert finish(world).recorder.collapsed
+    collapse = bad_from + PATIENCE - 1
+    assert [row["step"] for row in world.rows()] == list(range(collapse + 1))
+    assert [state.step for state in world.saved] == list(range(1, collapse + 1))
+    assert world.ends == 1
+
+
+def test_a_collapse_that_is_only_noted_changes_nothing(folder: Path) -> None:
+    world = World(folder, Plan(every=3, bad_from=2, on_collapse="record"))
+    assert not finish(world).recorder.collapsed
+    assert len(world.rows()) == STEPS
+    assert [state.step for state in world.saved] == [3, 6, 9]
+
+
+def test_a_state_tells_where_the_run_stands_before_its_step(folder: Path) -> None:
+    world = World(folder, Plan(every=4))
+    finish(world)
+    state = world.saved[0]
+    assert (state.step, state.weight_version, state.learner_ranks, state.mlflow_run_id) == (4, 4, 2, "0c41f0")
+    assert state.cursor == world.rows()[3]["cursor"]
+    assert state.scheduler["decided"] == 4
+    assert state.stability["verdict"] is None
+
+
+@pytest.mark.parametrize("plan", [Plan(), Plan(bad_from=4)], ids=["after the last step", "after a collapse"])
+def test_a_loss_at_the_end_goes_back_to_the_last_checkpoint_and_to_the_end_once_more(
+    tmp_path: Path, plan: Plan
+) -> None:
+    calm = undisturbed(tmp_path / "calm", plan)
+    export = len(calm[0].methods)
+    assert calm[0].methods[-1][1] == "export"
+    world = World(tmp_path / "run", replace(plan, losses={export}))
+    check_is_as_undisturbed(world, finish(world), *calm)
+    newest = calm[0].saved[-1].step
+    assert world.recovered == [f"/checkpoints/{newest}/learner"]
+    assert world.begun == [*calm[0].begun, *range(newest, len(calm[0].begun))]
+
+
+def test_a_run_that_goes_on_begins_with_the_step_of_its_checkpoint(tmp_path: Path) -> None:
+    calm = undisturbed(tmp_path / "calm", Plan())
+    world = World(tmp_path / "run", Plan(deaths={call_number(calm[0], 6, "publish")}))
+    check_is_as_undisturbed(world, finish(world), *calm)
+    assert world.begun == [*range(7), *range(4, 9)]
+
+
+def test_a_run_that_has_all_its_steps_has_only_its_end_before_it(tmp_path: Path) -> None:
+    calm = undisturbed(tmp_path / "calm", Plan())
+    world = World(tmp_path / "run", Plan(deaths={len(calm[0].methods)}))
+    check_is_as_undisturbed(world, finish(world), *calm)
+    assert world.begun == list(range(STEPS))
+
+
+def test_a_run_of_more_steps_goes_on_where_it_ended(tmp_path: Path) -> None:
+    calm = undisturbed(tmp_path / "calm", Plan())
+    world = World(tmp_path / "run", Plan())
+    finish(world, last=4)
+    process = finish(world)
+    assert world.rows() == calm[0].rows()
+    assert end_of(process) == end_of(calm[1])
+    assert (world.begun, world.ends) == (list(range(STEPS)), 2)
+
+
+def test_a_run_that_went_on_from_a_checkpoint_that_is_no_good_any_more_begins_anew(tmp_path: Path) -> None:
+    plan = Plan(every=4)
+    calm = undisturbed(tmp_path / "calm", plan)
+    world = World(tmp_path / "run", replace(plan, deaths={call_number(calm[0], 6, "apply")}))
+    with pytest.raises(Killed), process_of(world) as process:
+        process.run(STEPS - 1)
+    with process_of(world) as process:
+        assert process.checkpoints.newest() is not None
+        world.plan.losses.add(len(world.methods) + 2)
+        world.begun.clear()
+        begin = process.step.step
+
+        def damage(step: int, clock: PhaseClock) -> StepRecord:
+            world.plan.damaged.add(4)
+            return begin(step, clock)
+
+        process.step.step = damage  # type: ignore[method-assign]
+        process.run(STEPS - 1)
+        process.recorder.conclude()
+    assert world.begun == [4, *range(STEPS)]
+    assert world.recovered == [None]
+    check_is_as_undisturbed(world, process, *calm)
+
+
+def test_losses_are_counted_anew_after_every_step_that_is_new(tmp_path: Path) -> None:
+    plan = Plan(every=2, restarts=1)
+    calm = undisturbed(tmp_path / "calm", plan)
+    losses: set[int] = set()
+    for step in range(STEPS):  # one loss in each
+        world = World(tmp_path / f"up to {step}", replace(plan, losses=set(losses)))
+        finish(world)
+        losses.add(call_number(world, step, "apply"))
+    world = World(tmp_path / "run", replace(plan, losses=losses))
+    check_is_as_undisturbed(world, finish(world), *calm)
+    assert world.lost == ["apply"] * STEPS
+
+
+def test_a_run_whose_learners_are_lost_again_and_again_at_the_same_step_gives_up(tmp_path: Path) -> None:
+    plan = Plan(every=4, restarts=1)
+    calm = undisturbed(tmp_path / "calm", plan)
+    first = call_number(calm[0], 6, "publish")
+    # steps 4 and 5 are done again in between: they are not new
+    world = World(tmp_path / "run", replace(plan, losses={first, first + 3 + 3 + 3}))
+    with pytest.raises(RestartsExhausted, match=r"learner-1 was lost in publish: it died; that is 2 times"):
+        finish(world)
+    assert world.begun == [*range(7), 4, 5, 6]
+    assert world.rows() == calm[0].rows()[:6]
+    assert world.ends == 0
+
+
+def test_a_record_tells_how_long_the_one_before_took(folder: Path) -> None:
+    finish(World(folder, Plan()))
+    seconds = [json.loads(line)["time/record"] for line in (folder / METRICS).read_text().splitlines()]
+    assert seconds[0] == 0.0
+    assert all(of_one > 0.0 for of_one in seconds[1:])
+
+
+def test_a_strike_hits_in_its_phase_of_its_step_and_once_only_although_the_step_is_done_again(folder: Path) -> None:
+    strikes = [
+        Strike(action="kill", role="learner", index=1, step=2, phase="record", after_s=0),
+        Strike(action="stop", role="learner", index=0, step=2, phase="publish", after_s=0),
+    ]
+    world = World(folder, Plan(losses={3 * 3 + 1}))
+    with process_of(world) as process:
+        process.run(STEPS - 1, strikes)
+    assert world.begun == [0, 1, 2, 3, *range(STEPS)]
+    assert process.crew.learners.struck == [(0, signal.SIGSTOP), (1, signal.SIGKILL)]
