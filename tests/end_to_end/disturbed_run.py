@@ -66,9 +66,9 @@ def differences(undisturbed: Sequence[dict[str, Any]], disturbed: Sequence[dict[
     return found
 
 
-def steps_at_mlflow(folder: Path, key: str = "scheduler/lr") -> list[list[int]]:
+def steps_at_mlflow(folder: Path, key: str = "scheduler/lr", uri: str | None = None) -> list[list[int]]:
     """For each run that MLflow knows, in the order of their beginning, the steps that it has points of, sorted."""
-    client = MlflowClient(f"sqlite:///{folder / 'runs' / 'mlflow.db'}")
+    client = MlflowClient(uri or f"sqlite:///{folder / 'runs' / 'mlflow.db'}")
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     found = client.search_runs(experiments, order_by=["attributes.start_time ASC"])
     return [sorted(point.step for point in client.get_metric_history(run.info.run_id, key)) for run in found]

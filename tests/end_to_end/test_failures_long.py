@@ -5,7 +5,9 @@ What the last whole run printed is kept in docs/failures-measured.md.
 
 import os
 import random
+import re
 import signal
+import statistics
 import subprocess
 import time
 from pathlib import Path
@@ -22,6 +24,7 @@ from disturbed_run import (
     steps_at_mlflow,
     write_file,
 )
+from mlflow_servers import Server
 from real_run import command, environment
 from stand_in_run import random_strikes, stand_in_run
 
@@ -40,6 +43,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def losses_told(folder: Path) -> int:
+    """How many losses the log tells of."""
+    return len(re.findall(r" WARNING \S+ was lost in ", (folder / RUN / "log.txt").read_text()))
+
+
 def assert_equal(undisturbed: Path, disturbed: Path, steps: int = 8) -> None:
     assert differences(rows(undisturbed), rows(disturbed)) == []
     assert steps_at_mlflow(disturbed) == [list(range(steps))]
@@ -53,7 +61,7 @@ def test_a_worker_is_lost_at_three_moments(undisturbed: Path, tmp_path: Path, ac
     folder = write_file(tmp_path)
     ended = run(folder, faults=faults)
     assert ended.returncode == 0, ended.stderr
-    assert (folder / RUN / "log.txt").read_text().count(" was lost in ") == len(MOMENTS)
+    assert losses_told(folder) == len(MOMENTS)
     assert_equal(undisturbed, folder)
 
 
@@ -153,7 +161,7 @@ def test_a_hundred_and_eighty_faults_with_stand_ins(tmp_path: Path, capsys: pyte
     stand_in_run(tmp_path / "disturbed", STAND_IN_STEPS, strikes)
     time.sleep(10)
     after = (len(children_of(os.getpid())), psutil.Process().num_fds())
-    lost = (tmp_path / "disturbed" / RUN / "log.txt").read_text().count(" was lost in ")
+    lost = losses_told(tmp_path / "disturbed")
     with capsys.disabled():
         print(
             f"\n{STAND_IN_FAULTS} faults, {lost} losses told; processes and descriptors {counts} before, {after} after"
@@ -161,3 +169,26 @@ def test_a_hundred_and_eighty_faults_with_stand_ins(tmp_path: Path, capsys: pyte
     assert lost > STAND_IN_FAULTS / 2  # two that hit the same worker, or one that is down, are told once
     assert after[0] <= counts[0] and after[1] <= counts[1] + 20
     assert_equal(tmp_path / "quiet", tmp_path / "disturbed", STAND_IN_STEPS)
+
+
+def test_mlflow_is_away_for_twenty_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The server is killed after 20 steps and started again after 40: all points are there, and no step took longer."""
+    folder, steps = write_file(tmp_path), 60
+    server = Server(tmp_path).start()
+    try:
+        running = Started(folder, "--set", f"steps={steps}", "--set", f"tracking.uri={server.uri}")
+        assert running.wait_for(20)
+        server.kill()
+        assert running.wait_for(40)
+        server.start()
+        assert running.driver.wait(600) == 0
+        output = (folder / "output.txt").read_text()
+        assert "is away" in output and "is back" in output
+        assert steps_at_mlflow(folder, uri=server.uri) == [list(range(steps))]
+    finally:
+        server.kill()
+    seconds = [row["time/step"] + row["time/record"] for row in rows(folder)]
+    away, there = statistics.median(seconds[21:40]), statistics.median(seconds[2:20] + seconds[45:])
+    with capsys.disabled():
+        print(f"\nmedian step: {there:.3f} s with the server, {away:.3f} s without it: {away / there:.3f} times")
+    assert away <= 1.1 * there
