@@ -3,14 +3,15 @@
 import errno
 import json
 import os
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_disk import fill as take_room
+from small_disk import small_disk
 
 from orchestrator.config_errors import ConfigError
 from orchestrator.metrics_file import Entry, MetricsFile
@@ -290,32 +291,16 @@ def test_a_line_for_which_there_is_no_room_leaves_whole_lines_and_can_be_written
 
 
 @pytest.fixture
-def fill_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Makes a small disk full: (bytes that stay free) -> the file that fills it. The disk is `tmp_path / "disk"`."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
-
-    def full(free: int) -> Path:
-        disk = os.statvfs(place)
-        (place / "ballast").write_bytes(bytes(disk.f_bavail * disk.f_frsize - free))
-        return place / "ballast"
-
-    yield full
-    subprocess.run(["umount", str(place)], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk") as place:
+        yield place
 
 
-def test_on_a_disk_that_is_full_a_step_is_refused_and_goes_through_when_there_is_room(
-    tmp_path: Path, fill_disk: Callable[[int], Path]
-) -> None:
-    path = tmp_path / "disk" / NAME
+def test_on_a_disk_that_is_full_a_step_is_refused_and_goes_through_when_there_is_room(disk: Path) -> None:
+    path = disk / NAME
     with MetricsFile(path) as metrics:
         metrics.write(0, {"reward/mean": 0.5})
-        ballast = fill_disk(8192)
+        ballast = take_room(disk, free=8192)
         wide = {f"area/metric-{number}": number / 7 for number in range(100)}
         step = 1
         with pytest.raises(OSError) as raised:

@@ -26,7 +26,7 @@ def counting(told: list[str] | None = None, **allowed: int) -> Restarts:
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("allowed", [0, 1, 3])
 def test_one_loss_more_than_is_allowed_is_too_many(role: str, allowed: int) -> None:
-    restarts = counting(**{role: allowed})
+    restarts = Restarts(RestartsConfig(**{role: allowed}), lambda one, remedy: None)
     for _ in range(allowed):
         restarts.spend(lost(f"{role}-0"), "again")
     with pytest.raises(RestartsExhausted) as raised:

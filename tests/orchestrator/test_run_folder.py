@@ -1,13 +1,11 @@
 """A run's folder: nothing overwritten, one process at a time, lines as the steps end, and how the run stands."""
 
-import errno
 import json
 import logging
 import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +20,6 @@ from orchestrator.run_folder import (
     METRICS,
     VERDICT,
     RunFolder,
-    RunFolderFull,
     move_aside,
     run_path,
     stored_config,
@@ -344,136 +341,3 @@ def test_a_run_is_over_when_it_has_all_steps_of_the_config_or_has_collapsed(
     after = status_of(path)
     assert (after.status, after.last_step) == (end if over else "finished", steps_done - 1)
     assert len(recorded(path)) == steps_done
-
-
-def test_a_file_that_cannot_be_written_is_told_in_one_line_with_what_to_do() -> None:
-    full = RunFolderFull(Path("runs/e/metrics.jsonl"), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    assert str(full) == (
-        "runs/e/metrics.jsonl cannot be written: No space left on device; make room and go on with --resume"
-    )
-    other = RunFolderFull(Path("m"), OSError(errno.EIO, os.strerror(errno.EIO)))
-    assert str(other) == "m cannot be written: Input/output error; put this right and go on with --resume"
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a disk of 1 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """Take all the room that there is."""
-    left = os.statvfs(disk)
-    (disk / "ballast").write_bytes(bytes(left.f_bavail * left.f_frsize))
-    return disk / "ballast"
-
-
-WIDE = {f"area/metric-{number}": number / 7 for number in range(200)}
-
-
-def write_until_refused(folder: RunFolder) -> tuple[int, Path]:
-    """Fill the disk after step 0: (the step that found it full, what fills it)."""
-    folder.write_step(0, WIDE)
-    ballast = fill(folder.path)
-    for step in range(1, 100):
-        try:
-            folder.write_step(step, WIDE)
-        except RunFolderFull:
-            return step, ballast
-    raise AssertionError("the disk took everything")
-
-
-def test_a_run_that_fills_the_disk_ends_with_whole_lines_and_goes_on_when_there_is_room(
-    disk: Path, config: ExperimentConfig
-) -> None:
-    path = disk / "run"
-    with (
-        pytest.raises(RunFolderFull, match=r"^\S+/metrics.jsonl cannot be written: No space left on device; make room"),
-        RunFolder.create(path, config, seed=0) as folder,
-    ):
-        refused, ballast = write_until_refused(folder)
-        folder.write_step(refused, WIDE)
-    assert [row["step"] for row in recorded(path)] == list(range(refused))
-    assert status_of(path).status == "running"  # there was no room for another word
-    ballast.unlink()
-    with RunFolder.reopen(path, config, seed=0) as folder:
-        assert folder.status.resumes == 1
-        assert folder.metrics.ends_with(folder.metrics.position, refused - 1)
-        assert folder.write_step(refused, WIDE) is Entry.NEW
-
-
-def test_a_step_that_was_refused_is_not_the_last_one(disk: Path, config: ExperimentConfig) -> None:
-    with RunFolder.create(disk / "run", config, seed=0) as folder:
-        refused, ballast = write_until_refused(folder)
-        ballast.unlink()
-    assert status_of(disk / "run").last_step == refused - 1
-
-
-def test_the_log_has_a_gap_on_a_full_disk_and_nothing_else_happens(
-    disk: Path, config: ExperimentConfig, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = disk / "run"
-    with RunFolder.create(path, config, seed=0) as folder:
-        folder.log.info("before")
-        ballast = fill(disk)
-        for number in range(50):
-            folder.log.info("line %d: %s", number, 1000 * "x")
-        ballast.unlink()
-        folder.log.info("after")
-        folder.write_step(0, {})
-    log = (path / LOG).read_text()
-    assert log.count("before") == log.count("after") == 1
-    assert log.endswith("after\n")
-    assert capsys.readouterr() == ("", "")
-    assert status_of(path).status == "finished"
-
-
-def test_the_log_is_closed_quietly_on_a_disk_that_is_still_full(
-    disk: Path, config: ExperimentConfig, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with RunFolder.create(disk / "run", config, seed=0) as folder:
-        fill(disk)
-        for number in range(50):
-            folder.log.info("line %d: %s", number, 1000 * "x")
-    assert capsys.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("name", [VERDICT, CONFIG])
-def test_what_stands_in_a_file_stays_when_the_disk_refuses_the_next(
-    disk: Path, config: ExperimentConfig, name: str
-) -> None:
-    path = disk / "run"
-    with RunFolder.create(path, config, seed=0) as folder:
-        folder.write_verdict({"collapsed": False})
-        before = (path / name).read_bytes()
-        fill(disk)
-        detail = 100_000 * "x"
-        with pytest.raises(RunFolderFull, match=r"verdict.json cannot be written: No space left"):
-            folder.write_verdict({"collapsed": True, "detail": detail})
-    if name == CONFIG:
-        with pytest.raises(RunFolderFull), RunFolder.reopen(path, config, seed=0):
-            pass
-    assert (path / name).read_bytes() == before
-
-
-def test_a_disk_that_finds_only_at_the_end_that_it_is_full_is_told_as_well(
-    path: Path, config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(handle: int) -> None:
-        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
-
-    with RunFolder.create(path, config, seed=0) as folder:
-        folder.write_step(0, {})
-        assert folder.sync() == folder.metrics.position
-        with monkeypatch.context() as patched:
-            patched.setattr(os, "fsync", refuse)
-            with pytest.raises(RunFolderFull, match=r"metrics.jsonl cannot be written: .*; make room"):
-                folder.sync()
