@@ -61,7 +61,7 @@ def num_nodes() -> int:
 
 
 def _keep_ray_off_the_screen() -> None:
-    """Ray prints a paragraph for each worker that dies. Who has lost it tells so in a line; Ray's logs have the rest."""
+    """Ray prints a paragraph for each worker that dies. Who has lost it says so in a line."""
     ray_worker.print_to_stdstream = lambda data, ignore_prefix: None
 
 

@@ -3,11 +3,14 @@
 import os
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray._private.state import actors
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.placement import Slot
@@ -50,14 +53,14 @@ class Call:
             result = ray.get(self.ref, timeout=READY_S)
         except GetTimeoutError:
             return WorkerLost(self.worker.name, self.method, f"its answer could not be fetched in {READY_S:g} s")
-        except RayActorError as error:
-            return self._lost(error, error)
         except RayTaskError as error:
             if isinstance(error.cause, RayError):  # it lost a worker that it had called itself
                 return self._lost(error.cause, error)
             # What the worker itself raised, under its own type; Ray's wrapper holds the remote traceback.
             error.cause.__cause__ = error
             return error.cause
+        except RayError as error:  # the actor is dead, or its answer is lost with its node
+            return self._lost(error, error)
         self.worker.answered = True
         return result
 
@@ -117,8 +120,23 @@ class Worker:
         self._beside(_signal_itself, signum)
 
     def kill(self) -> None:
-        """End it, even when it is stopped; Ray takes some seconds for that."""
+        """End it, even when it is stopped."""
+        process = self._process_here()
         ray.kill(self.handle)
+        if process is not None:  # Ray would give a stopped process some seconds before it kills it
+            with suppress(psutil.Error):
+                process.kill()
+
+    def _process_here(self) -> psutil.Process | None:
+        """Its process, if that is alive and on this machine."""
+        known = actors(self.handle._actor_id.hex())
+        if not known or known["State"] != "ALIVE" or known["Address"]["IPAddress"] != ray.util.get_node_ip_address():
+            return None
+        try:
+            process = psutil.Process(known["Pid"])
+            return process if process.name().startswith("ray::") else None
+        except psutil.Error:
+            return None
 
     def _beside(self, function: Any, *args: Any) -> Any:
         return self.handle.__ray_call__.options(concurrency_group=PULSE).remote(function, *args)

@@ -75,7 +75,7 @@ class Engines:
         while True:
             self.note_lost(lost)
             names = ", ".join(self.pool.names[i] for i in sorted(self._down))
-            self._restarts.spend(lost[0], f"{names} starts again")
+            self._restarts.spend(lost[0], f"{names} {'start' if len(self._down) > 1 else 'starts'} again")
             try:
                 with self.coming_up():
                     pass

@@ -24,11 +24,11 @@ from orchestrator.loop import TrainingLoop
 from orchestrator.model_files import ModelFiles
 from orchestrator.problem_set import ProblemSet
 from orchestrator.progress import Progress
-from orchestrator.recorder import Recorder
+from orchestrator.recorder import Recorder, verdict_tags
 from orchestrator.records import RunCard
 from orchestrator.rollout_log import RolloutLog
 from orchestrator.rollout_writer import RolloutWriter
-from orchestrator.run_checkpoints import RunCheckpoints, learner_files
+from orchestrator.run_checkpoints import RunCheckpoints, check_room, learner_files
 from orchestrator.run_folder import MODEL, ROLLOUTS, RunFolder
 from orchestrator.run_log import RunLog
 from orchestrator.sampling import Sampler
@@ -81,9 +81,11 @@ class Experiment:
         Raises:
             PlacementError, WorkerLost, WeightSyncError: as the workers' start, the steps and the self-test find them.
             RestartsExhausted: workers were lost too often.
-            RunFolderFull, CheckpointFailed: the disk refuses.
+            DiskTooSmall, RunFolderFull, CheckpointFailed: the disk is too small, or refuses.
         """
         spec = self._spec
+        check_strikes(spec.faults.strikes, spec.config)
+        check_room(spec.folder, spec.config.checkpoint, spec.model.path, resume=spec.resume)
         title = f"{spec.arm} seed {spec.seed}"
         opened = RunFolder.reopen if spec.resume else RunFolder.create
         with (
@@ -109,6 +111,7 @@ class Experiment:
             tracked.backfill(lambda: recorded)
         if folder.is_over(self._spec.config):
             progress.say(f"is over already, with {len(recorded)} steps; MLflow gets what it lacks")
+            tracked.set_tags(verdict_tags(folder.read_verdict()))
             return
         self._train(problems, folder, progress, tracked, len(recorded))
 
@@ -124,11 +127,9 @@ class Experiment:
         self, problems: TaskProblems, folder: RunFolder, progress: Progress, tracked: TrackedRun, steps_ahead: int
     ) -> None:
         spec = self._spec
-        check_strikes(spec.faults.strikes, spec.config)
         told = RunLog(progress, folder.log)
         checkpoints = RunCheckpoints(spec.config.checkpoint, folder, told)
         found = checkpoints.newest() if spec.resume else None
-        checkpoints.check_room(spec.model.path)
         told.say(f"goes on with step {found.state.step}, from {found.path}" if found else "starting workers")
         with workers(spec.config, spec.model, self._session, spec.faults, told.lost, spec.roles) as crew:
             crew.start(learner_files(found), found.state.weight_version if found else 0)

@@ -1,5 +1,6 @@
 """Where the record of a step goes: first to judgement, then to the run's folder, to MLflow and to the screen."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.metrics_file import Entry
@@ -62,10 +63,8 @@ class Recorder:
         return not self._stops
 
     def conclude(self) -> None:
-        """Write down that the run came to its end without a collapse, if so it did."""
-        if self._monitor.verdict is None:
-            self._folder.write_verdict({"collapsed": False})
-            self._tracked.set_tags({"collapsed": "false"})
+        """Write down whether the run collapsed on its way, in the folder and at MLflow."""
+        self._note(verdict_record(self._monitor.verdict))
 
     def stability_state(self) -> dict[str, Any]:
         """All that a later verdict depends on."""
@@ -92,9 +91,25 @@ class Recorder:
         what_follows = "the run stops" if self._stops else "the run goes on"
         self._progress.say(f"collapsed at step {verdict.step}: {verdict.detail}; {what_follows}")
         self._folder.log.info("collapsed at step %d: %s: %s", verdict.step, verdict.reason, verdict.detail)
-        self._folder.write_verdict(
-            {"collapsed": True, "step": verdict.step, "reason": verdict.reason, "detail": verdict.detail}
-        )
-        self._tracked.set_tags(
-            {"collapsed": "true", "collapse.step": str(verdict.step), "collapse.reason": verdict.reason}
-        )
+        self._note(verdict_record(verdict))
+
+    def _note(self, record: Mapping[str, Any]) -> None:
+        self._folder.write_verdict(record)
+        self._tracked.set_tags(verdict_tags(record))
+
+
+def verdict_record(verdict: Verdict | None) -> dict[str, Any]:
+    """What stands in a run's folder of its verdict."""
+    if verdict is None:
+        return {"collapsed": False}
+    return {"collapsed": True, "step": verdict.step, "reason": verdict.reason, "detail": verdict.detail}
+
+
+def verdict_tags(record: Mapping[str, Any]) -> dict[str, str]:
+    """The same for MLflow.
+
+    >>> verdict_tags({"collapsed": True, "step": 81, "reason": "reward", "detail": "0.04, 10 steps in a row"})
+    {'collapsed': 'true', 'collapse.step': '81', 'collapse.reason': 'reward'}
+    """
+    tags = {"collapsed": str(record["collapsed"]).lower()}
+    return tags | {f"collapse.{key}": str(record[key]) for key in ("step", "reason") if key in record}

@@ -12,8 +12,8 @@ class RestartsExhausted(RuntimeError):
     """Workers of one role were lost too often in a row."""
 
     def __init__(self, lost: WorkerLost, times: int) -> None:
-        allowed = f"cluster.restarts.{lost.role} allows {times - 1}"
-        super().__init__(f"{lost}; that is {times} times without a further step done, and {allowed} restarts in a row")
+        losses = "1 loss" if times == 1 else f"{times} losses"
+        super().__init__(f"{lost}; {losses} without a step done: cluster.restarts.{lost.role} is {times - 1}")
         self.lost = lost
 
 

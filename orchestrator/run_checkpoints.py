@@ -39,16 +39,6 @@ class RunCheckpoints:
         self._store = CheckpointStore((folder.path / CHECKPOINTS).resolve(), config.keep if config else None)
         self._writer: CheckpointWriter | None = None
 
-    def check_room(self, model: str) -> None:
-        """See to it that those to come fit on the disk, as far as the size of the model is known.
-
-        Raises:
-            DiskTooSmall: they do not.
-        """
-        each = disk.checkpoint_bytes(model)
-        if self._config is not None and each is not None:
-            disk.check_room(self._store.folder, disk.room_needed(each, self._config.keep, len(self._store.sizes())))
-
     def newest(self) -> Checkpoint | None:
         """The newest one that is whole and whose steps are in the metrics file; those passed over are named."""
         before = None
@@ -103,3 +93,22 @@ class RunCheckpoints:
 def learner_files(checkpoint: Checkpoint | None) -> str | None:
     """What of a checkpoint is for the learners to load."""
     return str(checkpoint.path / LEARNER) if checkpoint else None
+
+
+def check_room(run: Path, config: CheckpointConfig | None, model: str, *, resume: bool) -> None:
+    """See to it that the checkpoints of a run will fit on the disk, as far as the size of the model is known.
+
+    Args:
+        run: folder of the run, there already or not.
+        config: the block.
+        model: folder or hub name.
+        resume: those that are there already count.
+
+    Raises:
+        DiskTooSmall: they do not.
+    """
+    each = disk.checkpoint_bytes(model)
+    if config is not None and each is not None:
+        folder = run / CHECKPOINTS
+        there = len(CheckpointStore(folder, None).sizes()) if resume else 0
+        disk.check_room(folder, disk.room_needed(each, config.keep, there))

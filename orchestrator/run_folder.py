@@ -120,6 +120,14 @@ class RunFolder:
         """Whether the run collapsed, when and why; later verdicts replace earlier ones. Errors as `write_step`."""
         self._write(VERDICT, json.dumps(verdict) + "\n")
 
+    def read_verdict(self) -> dict[str, Any]:
+        """The verdict that was written last; without any, that of a run that has not collapsed."""
+        try:
+            found = json.loads((self.path / VERDICT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = None
+        return found if isinstance(found, dict) and "collapsed" in found else {"collapsed": False}
+
     def _write(self, name: str, text: str) -> None:
         path, partial = self.path / name, self.path / f".{name}.partial"
         try:

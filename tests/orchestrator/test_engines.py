@@ -160,7 +160,7 @@ def test_more_losses_than_are_allowed_end_the_run() -> None:
     pool = rollout_pool(2, [])
     engines = put_to_work(pool, allowed=2)
     pool.lose(0, "generate", 1, 2, 3)
-    with pytest.raises(RestartsExhausted, match=r"^rollout-0 was lost in generate: it died; that is 3 times"):
+    with pytest.raises(RestartsExhausted, match=r"^rollout-0 was lost in generate: it died; 3 losses"):
         engines.generate(REQUESTS)
 
 

@@ -42,8 +42,7 @@ def test_what_was_too_much_is_told_in_one_line_with_the_setting_that_allows_more
     with pytest.raises(RestartsExhausted) as raised:
         restarts.spend(lost(), "again")
     assert str(raised.value) == (
-        "rollout-0 was lost in generate: it died; that is 2 times without a further step done,"
-        " and cluster.restarts.rollout allows 1 restarts in a row"
+        "rollout-0 was lost in generate: it died; 2 losses without a step done: cluster.restarts.rollout is 1"
     )
 
 
