@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -15,6 +16,11 @@ from actors.policy_model import PolicyModel
 
 SHARD_BYTES = 4 * 2**30  # of a weights file; what is held in memory beside the largest tensor
 INDEX = "model.safetensors.index.json"
+Tensors = Iterator[tuple[str, Tensor]]
+
+
+class ExportFailed(RuntimeError):
+    """The folder could not be written."""
 
 
 def export(model: PolicyModel, source: str, folder: Path, dtype: torch.dtype, *, writes: bool) -> None:
@@ -28,12 +34,22 @@ def export(model: PolicyModel, source: str, folder: Path, dtype: torch.dtype, *,
         folder: to write; what is there already is replaced.
         dtype: of the floating-point tensors in the files.
         writes: whether this rank is the one that writes.
+
+    Raises:
+        ExportFailed: on the rank that writes; what was there before is still there.
     """
     tensors = _gathered(model, dtype)
     if not writes:
         for _ in tensors:
             pass
         return
+    try:
+        _write(model, source, folder, tensors, dtype)
+    except (OSError, SafetensorError) as error:
+        raise ExportFailed(f"{folder}: the model cannot be written: {str(error).partition(chr(10))[0]}") from error
+
+
+def _write(model: PolicyModel, source: str, folder: Path, tensors: Tensors, dtype: torch.dtype) -> None:
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -64,10 +80,10 @@ def _write_weights(tensors: Iterator[tuple[str, Tensor]], folder: Path) -> None:
     held: dict[str, Tensor] = {}
     for name, tensor in tensors:
         if held and _num_bytes(*held.values(), tensor) > SHARD_BYTES:
-            files.append(_write(held, folder, len(files)))
+            files.append(_write_file(held, folder, len(files)))
             held = {}
         held[name] = tensor
-    files.append(_write(held, folder, len(files)))
+    files.append(_write_file(held, folder, len(files)))
     if len(files) == 1:
         _part(folder, 0).rename(folder / "model.safetensors")
         return
@@ -80,7 +96,7 @@ def _write_weights(tensors: Iterator[tuple[str, Tensor]], folder: Path) -> None:
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _write(tensors: dict[str, Tensor], folder: Path, number: int) -> dict[str, int]:
+def _write_file(tensors: dict[str, Tensor], folder: Path, number: int) -> dict[str, int]:
     save_file(tensors, _part(folder, number), metadata={"format": "pt"})
     return {name: _num_bytes(tensor) for name, tensor in tensors.items()}
 

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from cluster.placement import Slot
@@ -92,9 +93,10 @@ class Pool(Generic[W]):
         result: R = self._gather([self.workers[0].call(method.__name__, *args, **kwargs)])[0]
         return result
 
-    def aside(self, method: Callable[[W, A], R], item: A) -> list[R]:
-        """Call `method` on every worker, beside whatever they are at; results in worker order."""
-        return self._gather([worker.call_aside(method.__name__, item) for worker in self.workers])
+    def aside(self, method: Callable[[W, A], R], item: A, call_s: float) -> list[R]:
+        """Call `method` on every worker, beside whatever they are at, and wait `call_s` at most for the results."""
+        calls = [worker.call_aside(method.__name__, item) for worker in self.workers]
+        return self._gather(calls, replace(self._patience, call_s=call_s))
 
     def attempt(self, method: Callable[[W, A], R], items: Mapping[int, A]) -> tuple[dict[int, R], list[WorkerLost]]:
         """Call `method` on worker i with items[i]: the results there are, and who was lost instead of answering."""
@@ -139,10 +141,10 @@ class Pool(Generic[W]):
     def _workers_beside(self) -> list[Worker]:
         return [worker for pool in self._beside for worker in pool.workers]
 
-    def _gather(self, calls: Sequence[Call]) -> list[Any]:
+    def _gather(self, calls: Sequence[Call], patience: Patience | None = None) -> list[Any]:
         results: dict[Any, Any] = {}
         needed = [*(call.worker for call in calls), *self._workers_beside()]  # what they do, they may do together
-        for call, outcome in answers(calls, needed, self._patience):
+        for call, outcome in answers(calls, needed, patience or self._patience):
             if isinstance(outcome, Exception):
                 raise self._culprit(call, outcome)
             results[call.ref] = outcome

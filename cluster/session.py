@@ -27,10 +27,11 @@ class Session:
     """A live connection to Ray.
 
     Example:
-        Session(local=True)
+        Session(local=True, scratch="/tmp/evenkeel-x1y2")
     """
 
     local: bool  # a private Ray on this machine, reachable from this machine only
+    scratch: str | None = None  # of a private Ray: for its processes' temporary files, removed after it
 
 
 @contextmanager
@@ -45,8 +46,8 @@ def session(config: ClusterConfig) -> Iterator[Session]:
     """
     _keep_ray_off_the_screen()
     address = config.address or os.environ.get("RAY_ADDRESS") or LOCAL
-    with _private_ray() if address == LOCAL else _joined(address), _terminated_as_interrupted():
-        yield Session(local=address == LOCAL)
+    with _private_ray() if address == LOCAL else _joined(address) as scratch, _terminated_as_interrupted():
+        yield Session(local=address == LOCAL, scratch=scratch)
 
 
 def resources() -> dict[str, float]:
@@ -86,18 +87,18 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 @contextmanager
-def _private_ray() -> Iterator[None]:
+def _private_ray() -> Iterator[str]:
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     # With Ray's multi-node support off, the node's address is 127.0.0.1 and every Ray process listens there only. The
     # children read the variable; this process has read it already, when ray was imported.
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
-    with guarded():
+    with guarded() as scratch:
         try:
             with _no_api_server():
                 ray.init(address=LOCAL, include_dashboard=False, log_to_driver=False, configure_logging=False)
-            yield
+            yield scratch
         finally:
             ray.shutdown()
 

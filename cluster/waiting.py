@@ -74,7 +74,7 @@ class RollCall:
             del self._asked[worker.name]
             outcome = call.outcome()
             return outcome.reason if isinstance(outcome, WorkerLost) else None
-        if worker.answered and time.monotonic() - since > self._silence_s:
+        if worker.has_been_up and time.monotonic() - since > self._silence_s:
             return f"no sign of life for {self._silence_s:g} s"
         return None
 

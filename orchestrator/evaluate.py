@@ -10,6 +10,7 @@ from cluster.session import session
 from cluster.worker import WorkerLost
 from orchestrator.config import ExperimentConfig
 from orchestrator.config_errors import ConfigError
+from orchestrator.crew.workers import engines
 from orchestrator.evaluation import EvaluatedSet, Evaluation
 from orchestrator.evaluation_file import COMMAND
 from orchestrator.model_files import find_model
@@ -17,7 +18,6 @@ from orchestrator.rollout_log import evaluated_groups
 from orchestrator.rollout_records import RolloutRow
 from orchestrator.rollout_writer import write_file
 from orchestrator.task_problems import TaskFiles, task_problems
-from orchestrator.workers import engines
 
 
 def evaluate(config: ExperimentConfig, seed: int, out: Path | None) -> EvaluatedSet:

@@ -15,28 +15,29 @@ from actors.learner import Learner
 from cluster.session import Session
 from cluster.worker import WorkerLost
 from orchestrator.checkpoints.checkpoint import Checkpoint
+from orchestrator.checkpoints.fingerprint import check_same
 from orchestrator.config import ExperimentConfig
 from orchestrator.config_errors import ConfigError
-from orchestrator.crew import Crew
+from orchestrator.crew.crew import Crew
+from orchestrator.crew.fault_injection import FaultInjection, check_strikes
+from orchestrator.crew.workers import REAL, Roles, workers
 from orchestrator.evaluation import TRAIN, Evaluation
-from orchestrator.fault_injection import FaultInjection, check_strikes
 from orchestrator.loop import TrainingLoop
 from orchestrator.model_files import ModelFiles
 from orchestrator.problem_set import ProblemSet
-from orchestrator.progress import Progress
-from orchestrator.recorder import Recorder, verdict_tags
 from orchestrator.records import RunCard
 from orchestrator.rollout_log import RolloutLog
 from orchestrator.rollout_writer import RolloutWriter
-from orchestrator.run_checkpoints import RunCheckpoints, check_room, learner_files
-from orchestrator.run_folder import MODEL, ROLLOUTS, RunFolder
-from orchestrator.run_log import RunLog
+from orchestrator.run.checkpoints import RunCheckpoints, check_room, learner_files
+from orchestrator.run.folder import MODEL, ROLLOUTS, RunFolder
+from orchestrator.run.log import RunLog
+from orchestrator.run.progress import Progress
+from orchestrator.run.recorder import Recorder, verdict_tags
 from orchestrator.sampling import Sampler
 from orchestrator.self_test import SelfTest, SelfTestReport
 from orchestrator.step import TrainingStep
 from orchestrator.task_problems import TaskFiles, TaskProblems, task_problems
-from orchestrator.tracking import TrackedRun, Tracker, version_tags
-from orchestrator.workers import REAL, Roles, workers
+from orchestrator.tracking.tracker import TrackedRun, Tracker, version_tags
 
 PROBE_TEXT_TOKENS = 1024
 
@@ -85,7 +86,8 @@ class Experiment:
         """
         spec = self._spec
         check_strikes(spec.faults.strikes, spec.config)
-        check_room(spec.folder, spec.config.checkpoint, spec.model.path, resume=spec.resume)
+        if not spec.resume:  # else when it is clear that it is not over
+            check_room(spec.folder, spec.config.checkpoint, spec.model.path, resume=False)
         title = f"{spec.arm} seed {spec.seed}"
         opened = RunFolder.reopen if spec.resume else RunFolder.create
         with (
@@ -109,9 +111,10 @@ class Experiment:
         recorded = list(folder.metrics.rows())
         if recorded:
             tracked.backfill(lambda: recorded)
-        if folder.is_over(self._spec.config):
+        if folder.is_over:
             progress.say(f"is over already, with {len(recorded)} steps; MLflow gets what it lacks")
             tracked.set_tags(verdict_tags(folder.read_verdict()))
+            self._show_model(tracked)
             return
         self._train(problems, folder, progress, tracked, len(recorded))
 
@@ -130,6 +133,10 @@ class Experiment:
         told = RunLog(progress, folder.log)
         checkpoints = RunCheckpoints(spec.config.checkpoint, folder, told)
         found = checkpoints.newest() if spec.resume else None
+        if found is not None:
+            check_same(found.config, folder.config, str(spec.folder))
+        if spec.resume:
+            check_room(spec.folder, spec.config.checkpoint, spec.model.path, resume=True)
         told.say(f"goes on with step {found.state.step}, from {found.path}" if found else "starting workers")
         with workers(spec.config, spec.model, self._session, spec.faults, told.lost, spec.roles) as crew:
             crew.start(learner_files(found), found.state.weight_version if found else 0)
@@ -209,7 +216,12 @@ class Experiment:
             return
         folder = (self._spec.folder / MODEL).resolve()
         crew.learners.broadcast(Learner.export, str(folder), config.dtype)
-        if config.mlflow:
+        self._show_model(tracked)
+
+    def _show_model(self, tracked: TrackedRun) -> None:
+        """Have MLflow keep the exported model, if it shall."""
+        config, folder = self._spec.config.export, (self._spec.folder / MODEL).resolve()
+        if config is not None and config.mlflow and folder.is_dir():
             tracked.log_folder(folder)
 
     def _track(self, tracker: Tracker, parent: TrackedRun | None, uid: str) -> TrackedRun:

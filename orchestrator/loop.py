@@ -7,10 +7,10 @@ from dataclasses import replace
 from cluster.worker import WorkerLost
 from orchestrator.checkpoints.state import RunState
 from orchestrator.clock import PhaseClock
-from orchestrator.crew import Crew
-from orchestrator.fault_injection import FaultInjection
-from orchestrator.recorder import Recorder
-from orchestrator.run_checkpoints import RunCheckpoints, learner_files
+from orchestrator.crew.crew import Crew
+from orchestrator.crew.fault_injection import FaultInjection
+from orchestrator.run.checkpoints import RunCheckpoints, learner_files
+from orchestrator.run.recorder import Recorder
 from orchestrator.step import TrainingStep
 
 

@@ -17,7 +17,7 @@ from orchestrator.sampling import SampledBatch, Sampler
 
 
 class Workers(Protocol):
-    """What a step asks of rollout workers, learners and the scheduler; see `orchestrator.crew`, which answers."""
+    """What a step asks of rollout workers, learners and the scheduler; see `orchestrator.crew.crew`, which answers."""
 
     @property
     def version(self) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.config_errors import MISSING, ConfigError
 from orchestrator.json_lines import json_objects
-from orchestrator.run_folder import METRICS
+from orchestrator.run.folder import METRICS
 
 if TYPE_CHECKING:
     import pyarrow as pa

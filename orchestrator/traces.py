@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.config_errors import MISSING, ConfigError
-from orchestrator.mlflow_histories import read_history, tracking_uri
 from orchestrator.trace_tables import SOURCES, STEP, TraceTable, names_a_file, read_table
+from orchestrator.tracking.histories import read_history, tracking_uri
 
 LARGEST_STEP = 2**63 - 1
 

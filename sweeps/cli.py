@@ -21,7 +21,7 @@ from orchestrator.config import ExperimentFile
 from orchestrator.config_errors import MISSING, ConfigError
 from orchestrator.failures import known_failures
 from orchestrator.model_files import find_model
-from orchestrator.resume import check_resumable
+from orchestrator.run.resume import check_resumable
 from sweeps.runs_cli import runs_app
 
 app.add_typer(runs_app, name="runs")

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from actors.settings import Count, Settings
 from orchestrator.config_errors import MISSING, ConfigError, describe
 from orchestrator.json_lines import json_objects
-from orchestrator.run_folder import CONFIG, METRICS
+from orchestrator.run.folder import CONFIG, METRICS
 from orchestrator.stability import StabilityConfig, Verdict, judge
 from orchestrator.traces import LARGEST_STEP
 from orchestrator.yaml_files import read_mapping

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from actors.lr_policies.detector import DetectorConfig
 from orchestrator.config_errors import MISSING, ConfigError
-from orchestrator.run_folder import CONFIG, METRICS
+from orchestrator.run.folder import CONFIG, METRICS
 from orchestrator.stability import StabilityConfig
 from sweeps.curves import Curves
 from sweeps.figure import draw
@@ -94,7 +94,7 @@ def write_figure(runs: Sequence[Curves], path: Path, title: str, console: Consol
     try:
         draw(runs, path, title)
     except OSError as error:
-        raise ConfigError("--out", "", str(path), f"a file that can be written ({error.strerror})") from None
+        raise ConfigError(str(path), "", MISSING, f"a figure that can be written ({error.strerror})") from None
     console.print(f"figure: {path}", highlight=False, markup=False, soft_wrap=True)
 
 

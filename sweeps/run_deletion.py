@@ -9,8 +9,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from orchestrator.config_errors import MISSING, ConfigError
-from orchestrator.run_folder import CHECKPOINTS
-from orchestrator.run_lock import RunInUse, holder, is_locked, run_lock
+from orchestrator.run.folder import CHECKPOINTS
+from orchestrator.run.lock import LOCK, RunInUse, holder, is_locked, run_lock
 from sweeps.runs import arm_folders, find_runs
 
 HIDDEN = ".deleted-"
@@ -75,10 +75,19 @@ def delete_leftover(path: Path) -> None:
 
 
 def _tidy(arm: Path) -> None:
-    """Remove the folder of an arm, and then that of the name, when they are empty."""
-    with suppress(OSError):
+    """Remove the folder of an arm, and then that of the name, when they are empty.
+
+    A comparison leaves its lock in the latter: that is as good as nothing once nobody holds it.
+    """
+    name = arm.parent
+    with suppress(OSError, ConfigError):
         arm.rmdir()
-        arm.parent.rmdir()
+        if os.listdir(name) != [LOCK]:
+            name.rmdir()
+            return
+        with run_lock(name):
+            (name / LOCK).unlink()
+            name.rmdir()
 
 
 def _remove(path: Path) -> None:

@@ -12,9 +12,9 @@ from pydantic_core import from_json
 from orchestrator.checkpoints.manifest import MANIFEST
 from orchestrator.checkpoints.store import PARTIAL, REMOVED, REPLACED
 from orchestrator.config_errors import MISSING, ConfigError
-from orchestrator.run_folder import CHECKPOINTS, CONFIG, METRICS
-from orchestrator.run_lock import is_locked
-from orchestrator.run_status import STATUS, RunStatus
+from orchestrator.run.folder import CHECKPOINTS, CONFIG, METRICS
+from orchestrator.run.lock import is_locked
+from orchestrator.run.status import STATUS, RunStatus
 
 # Those with a suffix are being written or deleted, or were when a process was killed.
 CHECKPOINT = re.compile(rf"\.?step-(\d+)({re.escape(PARTIAL)}|{re.escape(REPLACED)}|{re.escape(REMOVED)})?")

@@ -6,8 +6,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from orchestrator.config_errors import NAME_PATTERN, ConfigError
-from orchestrator.run_folder import CONFIG, METRICS
-from orchestrator.run_status import STATUS
+from orchestrator.run.folder import CONFIG, METRICS
+from orchestrator.run.status import STATUS
 
 SEED_FOLDER = re.compile(r"seed-(\d+)(?:\.old-(\d+))?")  # the second kind: moved aside by a later run
 FEW = 10  # names that a message may list

@@ -9,7 +9,7 @@ import typer
 from orchestrator.checkpoints.manifest import CheckpointDamaged, Manifest
 from orchestrator.cli import PLAIN, RUNS, RunsOption, console
 from orchestrator.config_errors import MISSING, ConfigError
-from orchestrator.run_folder import CHECKPOINTS
+from orchestrator.run.folder import CHECKPOINTS
 from sweeps.run_deletion import check_not_in_use, delete_checkpoints, delete_leftover, delete_run, leftovers
 from sweeps.run_summary import RunSummary, size_of
 from sweeps.runs import choose, find_runs

@@ -12,7 +12,7 @@ from rich.text import Text
 from orchestrator.cli import PLAIN
 from orchestrator.config_errors import ConfigError
 from orchestrator.disk import size_text
-from orchestrator.run_folder import CONFIG, VERDICT
+from orchestrator.run.folder import CONFIG, VERDICT
 from orchestrator.yaml_files import read_mapping
 from sweeps.run_summary import RunSummary
 

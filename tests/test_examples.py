@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config import ExperimentFile
-from orchestrator.crew import plan_of, transfer_backend
+from orchestrator.crew.worker_specs import plan_of, transfer_backend
 from orchestrator.model_files import find_model
 from orchestrator.yaml_files import read_mapping
 

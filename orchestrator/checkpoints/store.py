@@ -60,7 +60,7 @@ class CheckpointStore:
             OSError: it cannot be made.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for left_over in [*self.folder.glob(f".step-*{PARTIAL}"), *self.folder.glob(f".step-*{REMOVED}")]:
+        for left_over in self._unfinished():
             shutil.rmtree(left_over, ignore_errors=True)
         partial = self._hidden(step, PARTIAL)
         partial.mkdir()
@@ -125,6 +125,13 @@ class CheckpointStore:
             CheckpointSize(step=step, path=path, num_bytes=sum(sizes_below(path).values()))
             for step, path in sorted(self._whole().items())
         ]
+
+    def unfinished_bytes(self) -> int:
+        """What earlier writers left unfinished, and `begin` will remove."""
+        return sum(sum(sizes_below(path).values()) for path in self._unfinished())
+
+    def _unfinished(self) -> list[Path]:
+        return [*self.folder.glob(f".step-*{PARTIAL}"), *self.folder.glob(f".step-*{REMOVED}")]
 
     def _whole(self) -> dict[int, Path]:
         """By step, in no order."""

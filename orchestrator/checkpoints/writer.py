@@ -28,7 +28,7 @@ of step 40: make room and go on with --resume
         """Args: last_good: step of the newest one before it."""
         cure = "make room" if disk_full else "put this right"
         last = f"the last good one is that of step {last_good}: {cure} and go on with --resume"
-        none = f"there is none before it: {cure} and start again"
+        none = f"there is none before it: {cure} and go on with --resume, from the first step"
         failed = f"the checkpoint of step {step} could not be written to {folder}: {reason}"
         super().__init__(f"{failed}; {none if last_good is None else last}")
         self.step, self.reason, self.disk_full, self.last_good = step, reason, disk_full, last_good

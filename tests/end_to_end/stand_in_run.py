@@ -15,14 +15,14 @@ from actors.faults import PHASES, Faults, Strike
 from cluster.config import ClusterConfig
 from cluster.session import session
 from orchestrator.config import ExperimentFile
-from orchestrator.crew import Crew
+from orchestrator.crew.crew import Crew
+from orchestrator.crew.workers import Roles
 from orchestrator.experiment import Experiment, RunSpec
 from orchestrator.model_files import find_model
 from orchestrator.problem_set import ProblemSet
 from orchestrator.self_test import SelfTestReport
 from orchestrator.task_problems import TaskFiles
-from orchestrator.tracking import Tracker
-from orchestrator.workers import Roles
+from orchestrator.tracking.tracker import Tracker
 
 cloudpickle.register_pickle_by_value(stand_ins)  # Ray's workers cannot import it
 WHO = (("rollout", 0), ("rollout", 1), ("learner", 0), ("learner", 1), ("scheduler", 0))

@@ -17,7 +17,7 @@ from disturbed_run import RUN, deterministic, differences, rows, run, steps_at_m
 from stand_in_run import random_strikes, stand_in_run
 
 from orchestrator.checkpoints.writer import CheckpointFailed
-from orchestrator.run_folder import RunFolderFull
+from orchestrator.run.folder import RunFolderFull
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 STEPS = list(range(8))

@@ -18,7 +18,7 @@ from cluster.config import ClusterConfig
 from cluster.session import Session, session
 from orchestrator.clock import PhaseClock
 from orchestrator.config import ExperimentFile
-from orchestrator.crew import Crew, crew
+from orchestrator.crew.crew import Crew, crew
 from orchestrator.experiment import Experiment, RunSpec
 from orchestrator.model_files import find_model
 from orchestrator.self_test import WeightSyncError

@@ -17,8 +17,8 @@ from actors.rollout_worker import EngineShape
 from actors.scheduler import Scheduler
 from cluster.config import RestartsConfig
 from cluster.worker import WorkerLost
-from orchestrator.crew import Crew
-from orchestrator.restarts import Restarts
+from orchestrator.crew.crew import Crew
+from orchestrator.crew.restarts import Restarts
 
 SHAPE = EngineShape(block_size=16, max_model_len=64)
 
@@ -106,7 +106,7 @@ class FakePool:
     def first(self, method: Any, *args: Any) -> Any:
         return _whole([self.outcome(0, method.__name__, *args)])[0]
 
-    def aside(self, method: Any, item: Any) -> list[Any]:
+    def aside(self, method: Any, item: Any, call_s: float) -> list[Any]:
         return self.broadcast(method, item)
 
     def attempt(self, method: Any, items: Mapping[int, Any]) -> tuple[dict[int, Any], list[WorkerLost]]:

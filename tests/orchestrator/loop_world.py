@@ -21,18 +21,18 @@ from orchestrator.checkpoints.checkpoint import LEARNER, Checkpoint
 from orchestrator.checkpoints.state import RunState
 from orchestrator.clock import PhaseClock
 from orchestrator.config import CheckpointConfig, ExperimentConfig
-from orchestrator.crew import Crew
-from orchestrator.fault_injection import FaultInjection
+from orchestrator.crew.crew import Crew
+from orchestrator.crew.fault_injection import FaultInjection
+from orchestrator.crew.restarts import Restarts
 from orchestrator.loop import TrainingLoop
-from orchestrator.progress import Progress
-from orchestrator.recorder import Recorder
 from orchestrator.records import StepRecord
-from orchestrator.restarts import Restarts
-from orchestrator.run_checkpoints import RunCheckpoints
-from orchestrator.run_folder import METRICS, RunFolder
+from orchestrator.run.checkpoints import RunCheckpoints
+from orchestrator.run.folder import METRICS, RunFolder
+from orchestrator.run.progress import Progress
+from orchestrator.run.recorder import Recorder
 from orchestrator.stability import StabilityConfig
 from orchestrator.step import TrainingStep
-from orchestrator.tracking import TrackedRun
+from orchestrator.tracking.tracker import TrackedRun
 
 STEPS = 9
 PATIENCE = 2

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from orchestrator.run_status import RunStatus
+from orchestrator.run.status import RunStatus
 
 
 def make_run(folder: Path, done: int = 3, steps: int = 5, status: RunStatus | None = None) -> Path:

@@ -11,8 +11,8 @@ from actors.policy_model import UnsupportedModel
 from cluster.config import RestartsConfig
 from cluster.placement import PlacementError
 from cluster.worker import WorkerLost
+from orchestrator.crew.restarts import Restarts, RestartsExhausted
 from orchestrator.failures import FAILURES, known_failures
-from orchestrator.restarts import Restarts, RestartsExhausted
 from orchestrator.self_test import WeightSyncError
 
 ROOT = Path(__file__).parents[2]

@@ -12,9 +12,9 @@ from loop_world import PATIENCE, STEPS, Killed, Plan, Process, World, end_of, fi
 
 from actors.faults import Strike
 from orchestrator.clock import PhaseClock
+from orchestrator.crew.restarts import RestartsExhausted
 from orchestrator.records import StepRecord
-from orchestrator.restarts import RestartsExhausted
-from orchestrator.run_folder import METRICS, VERDICT
+from orchestrator.run.folder import METRICS, VERDICT
 
 
 def check_is_as_undisturbed(world: World, process: Process, calm: World, calm_process: Process) -> None:

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.config_errors import ConfigError
-from orchestrator.mlflow_store import MlflowStore
 from orchestrator.records import StepRecord
 from orchestrator.traces import Renames, Trace, read_trace
+from orchestrator.tracking.store import MlflowStore
 
 LENGTH = "response/length_mean"
 Rows = list[dict[str, Any]]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from orchestrator.config_errors import ConfigError
-from orchestrator.run_folder import CONFIG, METRICS
+from orchestrator.run.folder import CONFIG, METRICS
 from orchestrator.stability import StabilityConfig
 from sweeps.curves import Curves, read_rows, read_stability
 

@@ -18,9 +18,9 @@ from rich.console import Console
 
 from actors.lr_policies import LengthTriggeredConfig, LinearConfig, SchedulerConfig, SignalTriggeredConfig
 from orchestrator import yaml_files
-from orchestrator.mlflow_store import MlflowStore
 from orchestrator.records import StepRecord
 from orchestrator.traces import Trace
+from orchestrator.tracking.store import MlflowStore
 from sweeps import cli
 from sweeps.replay import Replay, Watch, replay
 from sweeps.replay_output import event_table, publish, replacing

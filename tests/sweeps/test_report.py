@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config_errors import ConfigError
-from orchestrator.run_folder import METRICS
+from orchestrator.run.folder import METRICS
 from orchestrator.stability import StabilityConfig
 from sweeps import cli
 from sweeps.report import find_folder, read_runs, write_csv

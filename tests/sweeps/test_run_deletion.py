@@ -8,7 +8,7 @@ import pytest
 from run_folders import everything, make_checkpoint, make_run
 
 from orchestrator.config_errors import ConfigError
-from orchestrator.run_lock import LOCK, RunInUse, run_lock
+from orchestrator.run.lock import LOCK, RunInUse, run_lock
 from sweeps import run_deletion
 from sweeps.run_deletion import check_not_in_use, delete_checkpoints, delete_leftover, delete_run, leftovers
 

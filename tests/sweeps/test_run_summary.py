@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from run_folders import everything, make_checkpoint, make_run
 
-from orchestrator.run_lock import run_lock
-from orchestrator.run_status import STATUS, RunStatus
+from orchestrator.run.lock import run_lock
+from orchestrator.run.status import STATUS, RunStatus
 from sweeps.run_summary import RunSummary, size_of
 
 RUNNING = RunStatus.begin()

@@ -13,8 +13,8 @@ import pytest
 from run_folders import everything, make_checkpoint, make_run
 
 from orchestrator.checkpoints.manifest import Manifest, saved_file
-from orchestrator.run_lock import run_lock
-from orchestrator.run_status import RunStatus
+from orchestrator.run.lock import run_lock
+from orchestrator.run.status import RunStatus
 from sweeps import cli
 
 ROOT = Path(__file__).resolve().parents[2]

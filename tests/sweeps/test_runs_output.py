@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from run_folders import make_checkpoint, make_run
 
-from orchestrator.run_status import RunStatus
+from orchestrator.run.status import RunStatus
 from sweeps.run_summary import RunSummary
 from sweeps.runs_output import as_json, show_list, show_run
 

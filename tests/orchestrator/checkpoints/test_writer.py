@@ -184,7 +184,7 @@ def test_a_failure_that_nobody_asked_for_comes_out_at_the_next_begin_and_at_the_
     learners.written_error = NotWritten("Input/output error", False)
     said = (
         f"the checkpoint of step 40 could not be written to {store.folder}: Input/output error; "
-        "there is none before it: put this right and start again"
+        "there is none before it: put this right and go on with --resume, from the first step"
     )
     with CheckpointWriter(store, learners) as writer:
         writer.begin(make_state(40), config)
@@ -229,7 +229,7 @@ def test_a_full_disk_at_the_drivers_own_files_is_told(
         writer.begin(make_state(40), config)
         assert wait_for_failure(writer) == (
             f"the checkpoint of step 40 could not be written to {tmp_path}: No space left on device; "
-            "there is none before it: make room and start again"
+            "there is none before it: make room and go on with --resume, from the first step"
         )
     assert hidden(store) == []
 

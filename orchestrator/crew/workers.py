@@ -1,0 +1,121 @@
+"""Places the workers of a run, and sees to it that they are gone afterwards."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
+
+from actors.faults import Faults
+from actors.learner import Learner
+from actors.rollout_worker import RolloutWorker
+from actors.scheduler import Scheduler
+from cluster.placement import reserved
+from cluster.pool import Pool
+from cluster.session import Session
+from orchestrator.config import ExperimentConfig
+from orchestrator.crew import worker_specs
+from orchestrator.crew.crew import Crew
+from orchestrator.crew.engines import Engines
+from orchestrator.crew.restarts import Restarts, Tell
+from orchestrator.model_files import ModelFiles
+from orchestrator.run.folder import RunFolderFull
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roles:
+    """The classes that do the work; others stand in for them in simulations.
+
+    Example:
+        Roles(rollout=RolloutWorker, learner=Learner, scheduler=Scheduler)
+    """
+
+    rollout: type[RolloutWorker] = RolloutWorker
+    learner: type[Learner] = Learner
+    scheduler: type[Scheduler] = Scheduler
+
+
+REAL = Roles()
+
+
+@contextmanager
+def workers(  # noqa: PLR0913, PLR0917 - one for each part
+    config: ExperimentConfig,
+    model: ModelFiles,
+    session: Session,
+    faults: Faults,
+    tell: Tell = lambda lost, remedy: None,
+    roles: Roles = REAL,
+) -> Iterator[Crew]:
+    """Place all workers of a run, who are gone after the with-block; `Crew.start` brings them up.
+
+    Raises:
+        PlacementError: the cluster has no room.
+    """
+    num_rollouts = config.rollout.workers
+    patience = worker_specs.patience_of(config)
+    with ExitStack() as stack:
+        scratch = stack.enter_context(_scratch(session))
+        slots = stack.enter_context(reserved(worker_specs.plan_of(config), config.cluster.placement_timeout_s))
+        engines_env = worker_specs.rollout_env(config, session, scratch)
+        engine_specs = [(spec,) for spec in worker_specs.engine_specs(config, model, faults)]
+        rollouts = Pool(roles.rollout, slots[:num_rollouts], engine_specs, env=engines_env, patience=patience)
+        stack.callback(rollouts.close)
+        learners = Pool(
+            roles.learner,
+            slots[num_rollouts:-1],
+            [(spec,) for spec in worker_specs.learner_specs(config, model, faults)],
+            env=worker_specs.common_env(config.learner.workers, session, scratch),
+            patience=patience,
+        )
+        stack.callback(learners.close)
+        arguments = worker_specs.scheduler_arguments(config)
+        scheduler = Pool(roles.scheduler, slots[-1:], [arguments], env={}, patience=patience)
+        stack.callback(scheduler.close)
+        yield Crew(
+            rollouts=rollouts,
+            learners=learners,
+            scheduler=scheduler,
+            restarts=Restarts(config.cluster.restarts, tell),
+        )
+
+
+@contextmanager
+def _scratch(session: Session) -> Iterator[str]:
+    """A folder for the temporary files of one run's workers.
+
+    Raises:
+        RunFolderFull: there is no room for any.
+    """
+    try:
+        folder = TemporaryDirectory(prefix="workers-", dir=session.scratch, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise RunFolderFull(Path(gettempdir()), error) from error
+    with folder as path:
+        yield path
+
+
+@contextmanager
+def engines(config: ExperimentConfig, model: ModelFiles, session: Session, tell: Tell) -> Iterator[Engines]:
+    """The rollout workers alone, with the weights as they are in the model's files.
+
+    Raises:
+        PlacementError: the cluster has no room.
+        WorkerLost: a worker died while starting.
+    """
+    with ExitStack() as stack:
+        scratch = stack.enter_context(_scratch(session))
+        bundles = worker_specs.plan_of(config)[: config.rollout.workers]
+        slots = stack.enter_context(reserved(bundles, config.cluster.placement_timeout_s))
+        rollouts = Pool(
+            RolloutWorker,
+            slots,
+            [(spec,) for spec in worker_specs.engine_specs(config, model, Faults())],
+            env=worker_specs.rollout_env(config, session, scratch),
+            patience=worker_specs.patience_of(config),
+        )
+        stack.callback(rollouts.close)
+        alone = Engines(rollouts, Restarts(config.cluster.restarts, tell), lambda: None)
+        with alone.coming_up():
+            pass
+        yield alone
