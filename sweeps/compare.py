@@ -98,10 +98,10 @@ class Comparison:
     def _uid(self) -> str:
         """What MLflow knows the comparison by: a new one, or when it goes on that of before."""
         path = self._folder / COMPARISON
-        uid = self._earlier_uid(path) if self._arms[0].resume else None
-        if uid is None:
-            uid = uuid4().hex
-            _write(path, json.dumps({"uid": uid}) + "\n")
+        if self._arms[0].resume and (earlier := self._earlier_uid(path)):
+            return earlier
+        uid = uuid4().hex
+        _write(path, json.dumps({"uid": uid}) + "\n")
         return uid
 
     def _earlier_uid(self, path: Path) -> str | None:

@@ -82,11 +82,11 @@ def _tidy(arm: Path) -> None:
     name = arm.parent
     with suppress(OSError, ConfigError):
         arm.rmdir()
-        if os.listdir(name) != [LOCK]:
-            name.rmdir()
-            return
-        with run_lock(name):
-            (name / LOCK).unlink()
+        if os.listdir(name) == [LOCK]:
+            with run_lock(name):
+                (name / LOCK).unlink()
+                name.rmdir()
+        else:
             name.rmdir()
 
 

@@ -16,7 +16,7 @@ FILE = """\
 name: tiny
 model: {path: embedded}
 task: {kind: arithmetic, digits: 3}
-rollout: {workers: 2, prompts_per_step: 4, group_size: 4, max_response_tokens: 32, filter_flat_groups: true}
+rollout: {workers: ENGINES, prompts_per_step: 4, group_size: 4, max_response_tokens: 32, filter_flat_groups: true}
 learner: {workers: 2}
 scheduler: {kind: length_triggered, lr: 1.0e-4, decay_period: 2}
 evaluation: {every: 4, problems: 8}
@@ -29,10 +29,10 @@ MEASURED_ANEW = ("time/", "throughput/")
 EXACT = ("reward/", "response/", "sampling/", "scheduler/", "eval/", "stability/")
 
 
-def write_file(folder: Path) -> Path:
+def write_file(folder: Path, engines: int = 2) -> Path:
     """A folder with the experiment `tiny.yaml` in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tiny.yaml").write_text(FILE)
+    (folder / "tiny.yaml").write_text(FILE.replace("ENGINES", str(engines)))
     return folder
 
 

@@ -26,8 +26,8 @@ STAND_IN_STEPS = 60
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run of 2 rollout workers and 2 learner ranks that nothing has happened to."""
-    folder = write_file(tmp_path_factory.mktemp("undisturbed"))
+    """A folder with a run of a rollout worker and 2 learner ranks that nothing has happened to."""
+    folder = write_file(tmp_path_factory.mktemp("undisturbed"), engines=1)
     ended = run(folder)
     assert ended.returncode == 0, ended.stderr
     return folder
@@ -39,11 +39,11 @@ def moved(folder: Path, place: Path) -> Path:
 
 
 def test_workers_killed_and_stopped_are_replaced_and_nothing_changes(undisturbed: Path, tmp_path: Path) -> None:
-    folder = write_file(tmp_path)
+    folder = write_file(tmp_path, engines=1)
     ended = run(
         folder,
         faults="kill rollout 0 at step 2; kill learner 1 at step 4 in gradients; kill scheduler at step 5 in decide;"
-        " stop rollout 1 at step 6 in publish",
+        " stop rollout 0 at step 6 in publish",
     )
     assert ended.returncode == 0, ended.stderr
     log = (folder / RUN / "log.txt").read_text()
@@ -53,7 +53,7 @@ def test_workers_killed_and_stopped_are_replaced_and_nothing_changes(undisturbed
         "scheduler-0 was lost in",
     ):
         assert lost in log
-    assert "rollout-1 was lost in publish: no sign of life for 8 s" in log
+    assert "rollout-0 was lost in publish: no sign of life for 8 s" in log
     assert "goes on" not in ended.stdout and "Traceback" not in ended.stdout + ended.stderr
     assert differences(rows(undisturbed), rows(folder)) == []
     assert steps_at_mlflow(folder) == [STEPS]
@@ -62,7 +62,7 @@ def test_workers_killed_and_stopped_are_replaced_and_nothing_changes(undisturbed
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run whose driver was killed in its last step."""
-    folder = write_file(tmp_path_factory.mktemp("killed"))
+    folder = write_file(tmp_path_factory.mktemp("killed"), engines=1)
     assert run(folder, faults="kill driver at step 7 in gradients").returncode < 0
     return folder
 

@@ -8,7 +8,7 @@ import pytest
 from run_folders import everything, make_checkpoint, make_run
 
 from orchestrator.config_errors import ConfigError
-from orchestrator.run.lock import LOCK, RunInUse, run_lock
+from orchestrator.run.lock import LOCK, RunInUse, is_locked, run_lock
 from sweeps import run_deletion
 from sweeps.run_deletion import check_not_in_use, delete_checkpoints, delete_leftover, delete_run, leftovers
 
@@ -47,6 +47,24 @@ def test_folders_above_that_hold_something_else_stay(runs: Path) -> None:
     for key in KEYS:
         delete_run(runs / key)
     assert list(everything(runs)) == ["demo", "demo/comparison.png"]
+
+
+def test_a_comparison_that_is_over_keeps_no_folder_by_its_lock(runs: Path) -> None:
+    with run_lock(runs / "demo"):
+        pass
+    for key in KEYS:
+        delete_run(runs / key)
+    assert list(runs.iterdir()) == []
+
+
+def test_a_comparison_at_work_keeps_its_folder(runs: Path) -> None:
+    with run_lock(runs / "demo"):
+        for key in KEYS:
+            delete_run(runs / key)
+        assert is_locked(runs / "demo")
+        with pytest.raises(RunInUse), run_lock(runs / "demo"):
+            pass
+    assert list(everything(runs)) == ["demo", f"demo/{LOCK}"]
 
 
 def test_checkpoints_go_and_the_rest_of_the_run_stays(runs: Path) -> None:
