@@ -112,9 +112,7 @@ class Comparison:
             problem = f"its uid is {uid!r}"
         except FileNotFoundError:
             return None
-        except OSError as error:
-            problem = error.strerror
-        except (ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError) as error:
             problem = f"{type(error).__name__}: {error}"
         self._warn(f"{path} cannot be used ({problem}); the comparison becomes a new one at MLflow, with the same runs")
         return None
