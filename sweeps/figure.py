@@ -34,7 +34,13 @@ Floats = NDArray[np.float64]
 
 def draw(curves: Sequence[Curves], path: Path, title: str) -> None:
     """Write the figure as a PNG; an earlier one is replaced."""
-    build(curves, title).savefig(path, dpi=110)
+    figure = build(curves, title)
+    partial = path.with_name(f".{path.name}.partial")  # a full disk leaves the one that is there whole
+    try:
+        figure.savefig(partial, dpi=110, format="png")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def build(curves: Sequence[Curves], title: str) -> Figure:
