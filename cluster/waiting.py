@@ -68,13 +68,14 @@ class RollCall:
 
     def _why_lost(self, worker: Worker) -> str | None:
         if worker.name not in self._asked:
-            self._asked[worker.name] = (worker.ping(), time.monotonic())
+            # Of one that is not up yet the first ping is awaited: no silence counts that began before it was up.
+            self._asked[worker.name] = (worker.ping() if worker.has_been_up else worker.first_sign, time.monotonic())
         call, since = self._asked[worker.name]
         if ray.wait([call.ref], timeout=0)[0]:
             del self._asked[worker.name]
             outcome = call.outcome()
             return outcome.reason if isinstance(outcome, WorkerLost) else None
-        if worker.has_been_up and time.monotonic() - since > self._silence_s:
+        if call is not worker.first_sign and time.monotonic() - since > self._silence_s:
             return f"no sign of life for {self._silence_s:g} s"
         return None
 

@@ -36,7 +36,7 @@ class WorkerLost(RuntimeError):
 
 
 class WorkerFailed(RuntimeError):
-    """A worker raised something that cannot be brought here; the cause, or the log, has its traceback."""
+    """A worker raised something that cannot be brought here; its cause has the remote traceback."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,25 +57,33 @@ class Call:
             result = ray.get(self.ref, timeout=READY_S)
         except GetTimeoutError:
             return WorkerLost(self.worker.name, self.method, f"its answer could not be fetched in {READY_S:g} s")
-        except UnserializableException as error:
-            return WorkerFailed(f"{self.worker.name} failed in {self.method}: {error}")
+        except UnserializableException as error:  # what it raised cannot be put together again here
+            return self._failed(error)
         except RayTaskError as error:
-            cause = error.cause
-            if type(cause) is RayError:  # what it raised does not survive the way here
-                cause = WorkerFailed(f"{self.worker.name} failed in {self.method}: {_last_line(error)}")
-            elif isinstance(cause, RayError):  # it lost a worker that it had called itself
-                return self._lost(cause, error)
-            # What the worker itself raised, under its own type; Ray's wrapper holds the remote traceback.
-            cause.__cause__ = error
-            return cause
+            return self._raised(error)
         except RayError as error:  # the actor is dead, or its answer is lost with its node
             return self._lost(error, error)
         return result
+
+    def _raised(self, error: RayTaskError) -> Exception:
+        cause: Exception = error.cause
+        if type(cause) is RayError:  # what it raised could not be packed there
+            return self._failed(error)
+        if isinstance(cause, RayError):  # it lost a worker that it had called itself
+            return self._lost(cause, error)
+        # What the worker itself raised, under its own type; Ray's wrapper holds the remote traceback.
+        cause.__cause__ = error
+        return cause
 
     def _lost(self, told: Exception, error: Exception) -> WorkerLost:
         lost = WorkerLost(self.worker.name, self.method, _headline(told))
         lost.__cause__ = error
         return lost
+
+    def _failed(self, error: Exception) -> WorkerFailed:
+        failed = WorkerFailed(f"{self.worker.name} failed in {self.method}: {_last_line(error)}")
+        failed.__cause__ = error
+        return failed
 
 
 class Worker:
@@ -104,12 +112,12 @@ class Worker:
             runtime_env={"env_vars": dict(env)},
             _labels={"evenkeel": name},
         ).remote(*arguments)
-        self._up = self.ping()
+        self.first_sign = self.ping()  # answered as soon as it is up
 
     @property
     def has_been_up(self) -> bool:
         """Whether it can give a sign of life; coming up may take much longer than that."""
-        return bool(ray.wait([self._up.ref], timeout=0)[0])
+        return bool(ray.wait([self.first_sign.ref], timeout=0)[0])
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Call:
         """Have `method` called after all that it was asked before."""

@@ -1,14 +1,15 @@
 """Waiting for workers on a real private Ray: who is busy, who is lost, and how long that takes to tell."""
 
 import ctypes
-import os
-import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from signal import SIGKILL, SIGSTOP, Signals
 from typing import Any
 
 import psutil
 import pytest
+import ray
 
 from cluster.placement import Bundle, Slot, reserved
 from cluster.waiting import Patience, RollCall, answers
@@ -18,6 +19,7 @@ BUNDLE = Bundle(role="clerk", cpus=0.1, gpus=0.0)
 SILENCE_S = 2.0
 SLACK_S = 5.0  # a busy machine is slow
 PATIENT = Patience(call_s=60.0, silence_s=SILENCE_S)
+BUSY, IDLE, KILLED, STOPPED, FRESH = range(5)  # places
 
 pytestmark = pytest.mark.slow
 
@@ -25,9 +27,7 @@ pytestmark = pytest.mark.slow
 class Clerk:
     def __init__(self, slow_start_s: float = 0.0) -> None:
         time.sleep(slow_start_s)
-
-    def pid(self) -> int:
-        return os.getpid()
+        self._released = threading.Event()
 
     def work(self, seconds: float) -> str:
         time.sleep(seconds)
@@ -40,53 +40,102 @@ class Clerk:
             time.sleep(0.5)
         return "done"
 
+    def work_until_released(self) -> str:
+        self._released.wait()
+        self._released.clear()
+        return "released"
+
+    def release(self) -> None:
+        self._released.set()
+
     def refuse(self) -> None:
         raise ValueError("not today")
 
 
-Hire = Callable[..., Worker]
+Start = Callable[..., Worker]
 
 
 @pytest.fixture(scope="module")
 def slots(on_ray: None) -> Iterator[list[Slot]]:
-    with reserved([BUNDLE] * 3, timeout_s=30) as slots:
+    with reserved([BUNDLE] * 5, timeout_s=30) as slots:
         yield slots
 
 
-@pytest.fixture
-def hire(slots: list[Slot]) -> Iterator[Hire]:
-    """Starts workers in the reserved places, clerk-0 first; they are up unless they start slowly."""
-    hired: list[Worker] = []
+@pytest.fixture(scope="module")
+def start(slots: list[Slot]) -> Iterator[Start]:
+    """Starts a worker that is never called before a test does so."""
+    started: list[Worker] = []
 
-    def start(slow_start_s: float = 0.0) -> Worker:
-        worker = Worker(Clerk, slots[len(hired)], f"clerk-{len(hired)}", (slow_start_s,), {})
-        hired.append(worker)
-        if not slow_start_s:
-            pid_of(worker)
-        return worker
+    def start_in(place: int, slow_start_s: float = 0.0) -> Worker:
+        started.append(Worker(Clerk, slots[place], f"clerk-{place}", (slow_start_s,), {}))
+        return started[-1]
 
-    yield start
-    for worker in hired:
+    yield start_in
+    for worker in started:
         worker.kill()
 
 
-def pid_of(worker: Worker) -> int:
-    [(_, pid)] = answers([worker.call("pid")], [], PATIENT)
-    assert isinstance(pid, int)
-    return pid
+@pytest.fixture(scope="module")
+def idle(start: Start) -> Worker:
+    return up(start(IDLE))
 
 
-def kill(worker: Worker) -> None:
-    """Returns when it is gone."""
-    process = psutil.Process(pid_of(worker))
-    process.kill()
-    give_up = time.monotonic() + 10
-    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < give_up:
-        time.sleep(0.05)
+@pytest.fixture(scope="module")
+def standing(start: Start) -> Worker:
+    return up(start(BUSY))
 
 
-def stop(worker: Worker) -> None:
-    os.kill(pid_of(worker), signal.SIGSTOP)
+@pytest.fixture
+def busy(standing: Worker) -> Iterator[Worker]:
+    """A worker for work of any length: the test's end is the work's."""
+    yield standing
+    ray.get(standing.call_aside("release").ref)
+    ray.get([standing.call("release").ref, standing.call("work_until_released").ref])
+
+
+@pytest.fixture(scope="module")
+def killed(start: Start) -> Worker:
+    return struck(up(start(KILLED)), SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def stopped(start: Start) -> Worker:
+    return struck(up(start(STOPPED)), SIGSTOP)
+
+
+@pytest.fixture
+def fresh(start: Start) -> Iterator[Start]:
+    """Starts a worker that is gone after the test; it need not be up."""
+    started: list[Worker] = []
+
+    def start_one(slow_start_s: float = 0.0) -> Worker:
+        started.append(start(FRESH, slow_start_s))
+        return started[-1]
+
+    yield start_one
+    for worker in started:
+        worker.kill()
+
+
+def up(worker: Worker) -> Worker:
+    """Returns when it is."""
+    give_up = time.monotonic() + 60
+    while not worker.has_been_up:
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+    return worker
+
+
+def struck(worker: Worker, signum: Signals) -> Worker:
+    """Returns when the signal has done its work."""
+    process = worker._process_here()
+    assert process is not None
+    worker.strike(signum)
+    give_up = time.monotonic() + SLACK_S
+    while process.is_running() and process.status() not in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}:
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+    return worker
 
 
 def told(outcome: Any) -> tuple[str, str]:
@@ -105,109 +154,119 @@ def test_nothing_to_wait_for_is_over_at_once() -> None:
     assert list(answers([], [], PATIENT)) == []
 
 
-def test_answers_come_as_they_are_given(hire: Hire) -> None:
-    calls = [hire().call("work", 1.5), hire().call("work", 0.0), hire().call("refuse")]
-    came = [(call.worker.name, outcome) for call, outcome in answers(calls, [], PATIENT)]
-    outcomes = dict(came)
-    assert list(outcomes)[-1] == "clerk-0"
-    assert (outcomes["clerk-0"], outcomes["clerk-1"]) == ("done", "done")
-    assert isinstance(outcomes["clerk-2"], ValueError)
+def test_answers_come_as_they_are_given(busy: Worker, idle: Worker) -> None:
+    calls = [busy.call("work_until_released"), idle.call("work", 0.0), idle.call("refuse")]
+    coming = answers(calls, [], PATIENT)
+    early = dict([next(coming), next(coming)])
+    assert early[calls[1]] == "done"
+    assert isinstance(early[calls[2]], ValueError)
+    busy.call_aside("release")
+    assert list(coming) == [(calls[0], "released")]
 
 
-def test_a_busy_worker_is_not_lost_however_long_it_works(hire: Hire) -> None:
-    calls = [hire().call("work", 2.5 * SILENCE_S), hire().call("work_alone", 4)]
+def test_a_busy_worker_is_not_lost_however_long_it_works(busy: Worker, idle: Worker) -> None:
+    calls = [busy.call("work", 1.5 * SILENCE_S), idle.call("work_alone", 2)]
     assert [outcome for _, outcome in answers(calls, [], PATIENT)] == ["done", "done"]
 
 
-def test_a_worker_that_was_never_up_may_be_silent_for_longer(hire: Hire) -> None:
-    [(_, outcome)] = answers([hire(slow_start_s=2.5 * SILENCE_S).call("work", 0.0)], [], PATIENT)
+def test_a_worker_that_was_never_up_may_be_silent_for_longer(fresh: Start) -> None:
+    late = fresh(slow_start_s=2.5)
+    started = time.monotonic()
+    assert RollCall([late], silence_s=0.5).complete("roll call") == []
+    assert time.monotonic() - started < 0.5 + SLACK_S
+    assert not late.has_been_up
+    [(_, outcome)] = answers([late.call("work", 0.0)], [], Patience(call_s=60.0, silence_s=1.0))
     assert outcome == "done"
 
 
-def test_a_stopped_worker_is_found_while_the_others_are_busy_whose_answers_come_yet(hire: Hire) -> None:
-    workers = [hire(), hire(), hire()]
-    stop(workers[1])
+def test_a_worker_is_not_lost_in_the_moment_in_which_it_comes_up(fresh: Start) -> None:
+    late = fresh(slow_start_s=1.0)
+    roll = RollCall([late], silence_s=0.5)
+    give_up = time.monotonic() + 60
+    while time.monotonic() < give_up:
+        assert roll.look("work") == []
+        if late.has_been_up:
+            give_up = min(give_up, time.monotonic() + 0.05)
+
+
+def test_a_worker_that_is_stopped_before_it_was_ever_called_is_lost_for_its_silence(stopped: Worker) -> None:
     started = time.monotonic()
-    outcomes = answers([worker.call("work", 2.5 * SILENCE_S) for worker in workers], [], PATIENT)
+    [(_, outcome)] = answers([stopped.call("work", 0.0)], [], PATIENT)
+    assert SILENCE_S <= time.monotonic() - started < SILENCE_S + SLACK_S
+    assert told(outcome) == ("clerk-3", "no sign of life for 2 s")
+
+
+def test_a_stopped_worker_is_found_while_the_others_are_busy_whose_answers_come_yet(
+    busy: Worker, stopped: Worker
+) -> None:
+    calls = [busy.call("work_until_released"), stopped.call("work", 0.0)]
+    started = time.monotonic()
+    outcomes = answers(calls, [], PATIENT)
     call, first = next(outcomes)
     assert time.monotonic() - started < SILENCE_S + SLACK_S
-    assert told(first) == ("clerk-1", "no sign of life for 2 s")
-    assert first.method == "work"
-    assert call.worker is workers[1]
-    assert {(call.worker.name, outcome) for call, outcome in outcomes} == {("clerk-0", "done"), ("clerk-2", "done")}
+    assert told(first) == ("clerk-3", "no sign of life for 2 s")
+    assert first.method == "work_until_released"
+    assert call is calls[1]
+    busy.call_aside("release")
+    assert list(outcomes) == [(calls[0], "released")]
 
 
-def test_a_killed_worker_is_told_of_once_and_the_answers_of_the_others_come_yet(hire: Hire) -> None:
-    workers = [hire(), hire()]
-    kill(workers[0])
-    [(_, first), (_, second)] = answers([worker.call("work", 2 * SILENCE_S) for worker in workers], [], PATIENT)
-    assert told(first)[0] == "clerk-0"
+def test_a_killed_worker_is_told_of_once_and_the_answers_of_the_others_come_yet(idle: Worker, killed: Worker) -> None:
+    calls = [killed.call("work", 0.0), idle.call("work", 0.75 * SILENCE_S)]  # for some looks
+    [(_, first), (_, second)] = answers(calls, [], PATIENT)
+    assert told(first)[0] == "clerk-2"
     assert second == "done"
 
 
-def test_a_worker_that_is_lost_after_its_answer_does_no_harm_where_the_others_do_not_need_it(hire: Hire) -> None:
-    early, late = hire(), hire()
-    pid = pid_of(early)
-    outcomes = answers([early.call("work", 0.0), late.call("work", 2 * SILENCE_S)], [], PATIENT)
+def test_a_worker_that_is_lost_after_its_answer_does_no_harm_where_the_others_do_not_need_it(
+    idle: Worker, fresh: Start
+) -> None:
+    early = up(fresh())
+    outcomes = answers([early.call("work", 0.0), idle.call("work", 0.75 * SILENCE_S)], [], PATIENT)
     assert next(outcomes)[1] == "done"
-    os.kill(pid, signal.SIGKILL)
+    struck(early, SIGKILL)
     assert next(outcomes)[1] == "done"
 
 
-@pytest.mark.parametrize("lose", [kill, stop])
-def test_the_loss_of_a_needed_worker_ends_the_waiting(hire: Hire, lose: Callable[[Worker], None]) -> None:
-    busy, needed = hire(), hire()
-    lose(needed)
+@pytest.mark.parametrize("lost", ["killed", "stopped"])
+def test_the_loss_of_a_needed_worker_ends_the_waiting(busy: Worker, lost: str, request: pytest.FixtureRequest) -> None:
+    needed: Worker = request.getfixturevalue(lost)
     started = time.monotonic()
-    with pytest.raises(WorkerLost, match="clerk-1 was lost in work: "):
-        list(answers([busy.call("work", 30.0)], [needed], PATIENT))
+    with pytest.raises(WorkerLost, match=f"{needed.name} was lost in work_until_released: "):
+        list(answers([busy.call("work_until_released")], [needed], PATIENT))
     assert time.monotonic() - started < SILENCE_S + SLACK_S
 
 
-def test_a_worker_that_takes_longer_than_a_call_may_is_lost(hire: Hire) -> None:
-    calls = [hire().call("work", 0.0), hire().call("work", 30.0)]
+def test_a_worker_that_takes_longer_than_a_call_may_is_lost(busy: Worker, idle: Worker) -> None:
+    calls = [idle.call("work", 0.0), busy.call("work_until_released")]
     [(_, first), (_, second)] = answers(calls, [], Patience(call_s=1.0, silence_s=SILENCE_S))
     assert first == "done"
-    assert told(second) == ("clerk-1", "no answer in 1 s")
+    assert told(second) == ("clerk-0", "no answer in 1 s")
 
 
-def test_a_roll_call_of_those_who_live_is_quick_also_when_they_are_busy(hire: Hire) -> None:
-    workers = [hire(), hire()]
-    workers[0].call("work", 30.0)
+def test_a_roll_call_of_those_who_live_is_quick_also_when_they_are_busy(busy: Worker, idle: Worker) -> None:
+    busy.call("work_until_released")
     started = time.monotonic()
-    assert RollCall(workers, silence_s=30.0).complete("roll call") == []
+    assert RollCall([busy, idle], silence_s=30.0).complete("roll call") == []
     assert time.monotonic() - started < SLACK_S
 
 
-def test_a_roll_call_names_the_dead_and_the_stopped_within_the_silence_that_is_allowed(hire: Hire) -> None:
-    workers = [hire(), hire(), hire()]
-    kill(workers[0])
-    stop(workers[2])
+def test_a_roll_call_names_the_dead_and_the_stopped_within_the_silence_that_is_allowed(
+    idle: Worker, killed: Worker, stopped: Worker
+) -> None:
     started = time.monotonic()
-    lost = RollCall(workers, SILENCE_S).complete("roll call")
+    lost = RollCall([killed, idle, stopped], SILENCE_S).complete("roll call")
     assert time.monotonic() - started < SILENCE_S + SLACK_S
-    assert {one.worker for one in lost} == {"clerk-0", "clerk-2"}
+    assert {one.worker for one in lost} == {"clerk-2", "clerk-3"}
     assert {one.method for one in lost} == {"roll call"}
 
 
-def test_a_roll_call_waits_for_a_worker_that_is_not_up_yet_but_does_not_call_it_lost(hire: Hire) -> None:
-    started = time.monotonic()
-    assert RollCall([hire(slow_start_s=30.0)], silence_s=1.0).complete("roll call") == []
-    assert time.monotonic() - started < 1.0 + SLACK_S
-
-
-def test_looking_never_waits_and_tells_of_each_loss_once(hire: Hire) -> None:
-    workers = [hire(), hire()]
-    stop(workers[0])
-    kill(workers[1])
-    roll = RollCall(workers, silence_s=1.0)
+def test_looking_never_waits_and_tells_of_each_loss_once(killed: Worker, stopped: Worker) -> None:
+    roll = RollCall([stopped, killed], silence_s=0.5)
     found: list[str] = []
-    started = time.monotonic()
-    for _ in range(20):
+    for _ in range(10):
         before = time.monotonic()
         found += [one.worker for one in roll.look("work")]
         assert time.monotonic() - before < 0.5
         time.sleep(0.1)
-        if time.monotonic() - started > 1.0 + SLACK_S:
-            break
-    assert sorted(found) == ["clerk-0", "clerk-1"]
+    assert sorted(found) == ["clerk-2", "clerk-3"]
