@@ -18,7 +18,8 @@ from cluster.config import ClusterConfig
 from cluster.session import Session, session
 from orchestrator.clock import PhaseClock
 from orchestrator.config import ExperimentFile
-from orchestrator.crew.crew import Crew, crew
+from orchestrator.crew.crew import Crew
+from orchestrator.crew.workers import workers
 from orchestrator.experiment import Experiment, RunSpec
 from orchestrator.model_files import find_model
 from orchestrator.self_test import WeightSyncError
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.slow
 class Started(NamedTuple):
     experiment: Experiment
     problems: TaskProblems
-    workers: Crew
+    crew: Crew
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +48,9 @@ def started(folder: Path, ray_session: Session, *overrides: str) -> Iterator[Sta
     task = TaskFiles.open(config, "tiny.yaml")
     spec = RunSpec(config=config, model=model, task=task, arm="baseline", seed=0, folder=folder / "run")
     experiment = Experiment(spec, ray_session, Console())
-    with experiment.problems() as problems, crew(config, model, ray_session, Faults()) as workers:
-        yield Started(experiment, problems, workers)
+    with experiment.problems() as problems, workers(config, model, ray_session, Faults()) as crew:
+        crew.start()
+        yield Started(experiment, problems, crew)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory, ray_session: Session) ->
         yield running
 
 
-def inject(workers: Crew, text: str) -> None:
+def inject(crew: Crew, text: str) -> None:
     """Make running workers faulty: sending sources leave tensors out, engines keep their prefix cache."""
     faults = Faults.parse(text)
 
@@ -68,25 +70,25 @@ def inject(workers: Crew, text: str) -> None:
     def on_rollout_worker(worker: object) -> None:
         worker._spec = dataclasses.replace(worker._spec, faults=faults)
 
-    ray.get([handle.__ray_call__.remote(on_learner) for handle in workers.learners.handles])
-    ray.get([handle.__ray_call__.remote(on_rollout_worker) for handle in workers.rollouts.handles])
+    ray.get([handle.__ray_call__.remote(on_learner) for handle in crew.learners.handles])
+    ray.get([handle.__ray_call__.remote(on_rollout_worker) for handle in crew.rollouts.handles])
 
 
-def failure(experiment: Experiment, problems: TaskProblems, workers: Crew, fault: str) -> WeightSyncError:
+def failure(experiment: Experiment, problems: TaskProblems, crew: Crew, fault: str) -> WeightSyncError:
     """What the self-test says of a fault; the workers are whole again afterwards."""
-    inject(workers, fault)
+    inject(crew, fault)
     try:
         with pytest.raises(WeightSyncError) as raised:
-            experiment.self_test(workers, problems.training)
+            experiment.self_test(crew, problems.training)
     finally:
-        inject(workers, "")
-        workers.learners.broadcast(Learner.restore)
-        workers.learners.broadcast(Learner.publish, 0)
+        inject(crew, "")
+        crew.learners.broadcast(Learner.restore)
+        crew.learners.broadcast(Learner.publish, 0)
     return raised.value
 
 
 def test_the_self_test_passes_on_whole_workers_and_costs_two_syncs(two_ranks: Started) -> None:
-    report = two_ranks.experiment.self_test(two_ranks.workers, two_ranks.problems.training)
+    report = two_ranks.experiment.self_test(two_ranks.crew, two_ranks.problems.training)
     assert report.syncs == 2
     assert report.perturbed < report.limit
 
@@ -130,7 +132,7 @@ def test_everything_listens_on_loopback_only(two_ranks: Started) -> None:
 
 def test_one_and_two_learner_ranks_measure_the_same(two_ranks: Started, tmp_path: Path, ray_session: Session) -> None:
     def first_step(running: Started) -> dict[str, float]:
-        return running.experiment.loop(running.workers, running.problems).step(0, PhaseClock()).metrics
+        return running.experiment.step(running.crew, running.problems).step(0, PhaseClock()).metrics
 
     of_two = first_step(two_ranks)
     with started(tmp_path, ray_session, "rollout.workers=2") as one_rank:
