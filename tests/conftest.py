@@ -1,5 +1,7 @@
 """What holds for all tests."""
 
+import signal
+
 from hypothesis import settings
 
 import cluster  # noqa: F401 - before any test imports ray, which reads the environment set here only once
@@ -7,3 +9,6 @@ import cluster  # noqa: F401 - before any test imports ray, which reads the envi
 # A shared or busy machine is slow now and then; that is no failure.
 settings.register_profile("evenkeel", deadline=None)
 settings.load_profile("evenkeel")
+
+# Whoever runs the tests in the background of a script has them ignore SIGINT; the tests of interrupts send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)

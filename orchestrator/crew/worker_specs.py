@@ -84,6 +84,8 @@ def rollout_env(config: ExperimentConfig, session: Session, scratch: str) -> dic
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in the actor's own process
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # its binding fights with the learners over few cores
         "VLLM_CPU_KVCACHE_SPACE": str(config.rollout.kv_cache_gib),
+        # Ten seconds of C++ at every start, for two helpers of the sampler that hardly run.
+        **({"TORCH_COMPILE_DISABLE": "1"} if config.rollout.device == "cpu" else {}),
     }
 
 

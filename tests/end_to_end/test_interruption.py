@@ -25,7 +25,7 @@ class Running:
     processes: list[psutil.Process]  # all below the driver
 
 
-Start = Callable[[int], Running]
+Start = Callable[..., Running]
 
 
 @pytest.fixture
@@ -33,17 +33,15 @@ def start(tiny: Path) -> Iterator[Start]:
     """Starts runs that have recorded some steps; what a failing test leaves of them is killed."""
     drivers: list[subprocess.Popen[str]] = []
 
-    def started(steps: int) -> Running:
+    def started(steps: int, *options: str) -> Running:
         driver = subprocess.Popen(
-            command("run", "tiny.yaml", "--arm", "baseline", "--set", "steps=100000"),
+            command("run", "tiny.yaml", "--arm", "baseline", "--set", "steps=100000", *options),
             cwd=tiny,
             env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            # Tests that run in the background of a shell ignore SIGINT, and so would what they start.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
         drivers.append(driver)
         metrics = tiny / "runs" / "tiny" / "baseline" / "seed-0" / "metrics.jsonl"
@@ -93,8 +91,8 @@ def test_a_killed_driver_takes_all_its_processes_with_it(start: Start) -> None:
     assert alive(left) == []
 
 
-def test_a_killed_worker_ends_the_run_with_its_name(start: Start) -> None:
-    run = start(1)
+def test_a_killed_worker_that_may_not_start_again_ends_the_run_with_its_name(start: Start) -> None:
+    run = start(1, "--set", "cluster.restarts.learner=0")
     [learner] = [process for process in run.processes if process.name().startswith("ray::Learner")]
     learner.kill()
     output, _ = run.driver.communicate(timeout=60)

@@ -140,4 +140,5 @@ def test_engines_have_the_common_environment_and_their_own(file: Path) -> None:
     assert worker_specs.common_env(2, HERE, "/scratch").items() <= env.items()
     assert env["VLLM_CPU_KVCACHE_SPACE"] == "3"
     assert env["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert env["TORCH_COMPILE_DISABLE"] == "1"
     assert all(isinstance(value, str) for value in env.values())
