@@ -7,6 +7,9 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3,$(shell $(name) -c '$(IS
 # Where torch's CPU build is looked for when the configured package sources do not have it.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
+# Processes that share the tests out by file. More want 8 GB each: a test may start two engines.
+TEST_PROCESSES ?= 2
+
 QUIET := 2>/dev/null
 IS_311 := import sys; sys.version_info[:2] == (3, 11)
 BIN := .venv/bin
@@ -29,7 +32,7 @@ demo: $(READY) ## run the embedded experiment: two arms, a table, a report
 	$(BIN)/evenkeel demo
 
 test: $(READY) ## run the tests, without those marked long
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 test-long: $(READY) ## run the tests that take an hour
 	$(BIN)/python -m pytest -m long
