@@ -126,6 +126,11 @@ class Pool(Generic[W]):
             self.workers[index].kill()
             self.workers[index] = self._spawn(index)
 
+    def rebuild(self, arguments: Sequence[tuple[Any, ...]]) -> None:
+        """Put fresh workers in all places, made with these arguments, as all who follow them there will be."""
+        self._arguments = arguments
+        self.respawn(range(len(self)))
+
     def strike(self, index: int, signum: signal.Signals) -> None:
         """Have a worker send itself a signal, at once: a fault on purpose."""
         self.workers[index].strike(signum)

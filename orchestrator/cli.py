@@ -58,6 +58,7 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     task = TaskFiles.open(config, file)
     # ray, torch and transformers: seconds that --help and most bad input need not wait for
     from cluster.session import session
+    from orchestrator.crew.crews import Crews
     from orchestrator.experiment import Experiment, RunSpec, check_problems
 
     seed = config.seeds[0] if seed is None else seed
@@ -70,7 +71,7 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     )
     check_problems(spec)
     with tracking(config, runs) as tracker, session(config.cluster) as ray_session:
-        Experiment(spec, ray_session, console).run(tracker)
+        Experiment(spec, Crews(ray_session), console).run(tracker)
     console.print(f"recorded in {spec.folder}", **PLAIN)
 
 

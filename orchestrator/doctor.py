@@ -15,8 +15,9 @@ from cluster.placement import bill_of_materials, missing
 from cluster.session import Session, num_nodes, resources, session
 from orchestrator.config import CheckpointConfig, ExperimentConfig
 from orchestrator.config_errors import ConfigError
+from orchestrator.crew.crews import Crews
+from orchestrator.crew.standing import CrewRequest
 from orchestrator.crew.worker_specs import plan_of
-from orchestrator.crew.workers import workers
 from orchestrator.disk import DiskTooSmall, check_room, checkpoint_bytes, free_bytes, room_needed, size_text
 from orchestrator.experiment import Experiment, RunSpec
 from orchestrator.model_files import find_model
@@ -141,9 +142,10 @@ def check_disk(config: CheckpointConfig | None, model: str, folder: Path, consol
 
 
 def _weights(spec: RunSpec, ray_session: Session, console: Console) -> None:
-    experiment = Experiment(spec, ray_session, console)
-    with experiment.problems() as problems, workers(spec.config, spec.model, ray_session, spec.faults) as crew:
-        crew.start()
+    crews = Crews(ray_session)
+    experiment = Experiment(spec, crews, console)
+    request = CrewRequest(config=spec.config, model=spec.model, faults=spec.faults)
+    with experiment.problems() as problems, crews.lend(request) as (crew, _):
         report = experiment.self_test(crew, problems.training)
     console.print(
         f"weights arrive: log-probs differ by {report.perturbed:.2g} after a strong perturbation "

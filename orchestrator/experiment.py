@@ -1,6 +1,6 @@
 """One run of one arm with one seed: the one place that wires everything."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -12,27 +12,28 @@ from transformers import AutoTokenizer
 
 from actors.faults import Faults
 from actors.learner import Learner
-from cluster.session import Session
 from cluster.worker import WorkerLost
 from orchestrator.checkpoints.checkpoint import Checkpoint
 from orchestrator.checkpoints.fingerprint import check_same
 from orchestrator.config import ExperimentConfig
 from orchestrator.config_errors import ConfigError
 from orchestrator.crew.crew import Crew
+from orchestrator.crew.crews import Crews
 from orchestrator.crew.fault_injection import FaultInjection, check_strikes
-from orchestrator.crew.workers import REAL, Roles, workers
+from orchestrator.crew.standing import CrewRequest
+from orchestrator.crew.workers import REAL, Roles
 from orchestrator.evaluation import TRAIN, Evaluation
 from orchestrator.loop import TrainingLoop
 from orchestrator.model_files import ModelFiles
 from orchestrator.problem_set import ProblemSet
-from orchestrator.records import RunCard
+from orchestrator.records import RunCard, StepRecord
 from orchestrator.rollout_log import RolloutLog
 from orchestrator.rollout_writer import RolloutWriter
 from orchestrator.run.checkpoints import RunCheckpoints, check_room, learner_files
 from orchestrator.run.folder import MODEL, ROLLOUTS, RunFolder
 from orchestrator.run.log import RunLog
 from orchestrator.run.progress import Progress
-from orchestrator.run.recorder import Recorder, verdict_tags
+from orchestrator.run.recorder import Recorder, Watch, verdict_tags
 from orchestrator.sampling import Sampler
 from orchestrator.self_test import SelfTest, SelfTestReport
 from orchestrator.step import TrainingStep
@@ -60,20 +61,31 @@ class RunSpec:
     resume: bool = False  # go on with what is in the folder, if there is anything
     faults: Faults = field(default_factory=Faults)
     roles: Roles = REAL
+    tags: Mapping[str, str] = field(default_factory=dict)  # further ones for MLflow
+    watch: Watch | None = None
+    quiet: bool = False  # few plain lines on the screen: several runs at once share it
 
 
 class Experiment:
     """Builds the parts of a run, hands them to the loop, and records what comes out."""
 
-    def __init__(self, spec: RunSpec, session: Session, console: Console) -> None:
-        """Prepare a run; nothing is started and nothing written yet."""
+    def __init__(self, spec: RunSpec, crews: Crews, console: Console) -> None:
+        """Prepare a run; nothing is started and nothing written yet.
+
+        Args:
+            spec: which run.
+            crews: lends the workers.
+            console: the screen; runs in several threads may share one if they are quiet.
+        """
         self._spec = spec
-        self._session = session
+        self._crews = crews
         self._console = console
         self._tokenizer = AutoTokenizer.from_pretrained(spec.model.path)
 
     def run(self, tracker: Tracker, parent: TrackedRun | None = None) -> None:
-        """Train to the last step. Metrics reach the run's folder first, MLflow afterwards.
+        """Train to the last step, or until a collapse or the watch ends the run; in any thread.
+
+        Metrics reach the run's folder first, then MLflow, then the watch.
 
         Args:
             tracker: the connection to MLflow.
@@ -83,6 +95,7 @@ class Experiment:
             PlacementError, WorkerLost, WeightSyncError: as the workers' start, the steps and the self-test find them.
             RestartsExhausted: workers were lost too often.
             DiskTooSmall, RunFolderFull, CheckpointFailed: the disk is too small, or refuses.
+            Whatever the watch raises.
         """
         spec = self._spec
         check_strikes(spec.faults.strikes, spec.config)
@@ -93,7 +106,7 @@ class Experiment:
         with (
             self.problems() as problems,
             opened(spec.folder, spec.config, spec.seed) as folder,
-            Progress(self._console, title, spec.config.steps) as progress,
+            Progress(self._console, title, spec.config.steps, quiet=spec.quiet) as progress,
         ):
             tracked = self._track(tracker, parent, folder.status.uid)
             status = "FAILED"
@@ -104,6 +117,8 @@ class Experiment:
                 status = "KILLED"
                 raise
             finally:
+                if spec.watch is not None:
+                    tracked.set_tags(spec.watch.closing_tags())
                 tracked.end(status)
                 folder.note_mlflow_run(tracked.known_id)
 
@@ -113,10 +128,21 @@ class Experiment:
             tracked.backfill(lambda: recorded)
         if folder.is_over:
             progress.say(f"is over already, with {len(recorded)} steps; MLflow gets what it lacks")
+            self._show_watch(recorded)
             tracked.set_tags(verdict_tags(folder.read_verdict()))
             self._show_model(tracked)
             return
-        self._train(problems, folder, progress, tracked, len(recorded))
+        spec = self._spec
+        recorder = Recorder(folder, tracked, progress, spec.config.stability, len(recorded), watch=spec.watch)
+        if recorder.review(recorded):
+            self._train(problems, folder, progress, tracked, recorder)
+        folder.end = recorder.end
+
+    def _show_watch(self, recorded: Sequence[StepRecord]) -> None:
+        """Have it see the steps of a run that is over, up to where it would have ended the run."""
+        watch = self._spec.watch
+        if watch is not None:
+            all(watch.see(record) for record in recorded)
 
     def problems(self) -> AbstractContextManager[TaskProblems]:
         """The problems of the run, with the processes that score its responses.
@@ -127,7 +153,7 @@ class Experiment:
         return _problems(self._spec, self._tokenizer)
 
     def _train(
-        self, problems: TaskProblems, folder: RunFolder, progress: Progress, tracked: TrackedRun, steps_ahead: int
+        self, problems: TaskProblems, folder: RunFolder, progress: Progress, tracked: TrackedRun, recorder: Recorder
     ) -> None:
         spec = self._spec
         told = RunLog(progress, folder.log)
@@ -137,11 +163,21 @@ class Experiment:
             check_same(found.config, folder.config, str(spec.folder))
         if spec.resume:
             check_room(spec.folder, spec.config.checkpoint, spec.model.path, resume=True)
-        told.say(f"goes on with step {found.state.step}, from {found.path}" if found else "starting workers")
-        with workers(spec.config, spec.model, self._session, spec.faults, told.lost, spec.roles) as crew:
-            crew.start(learner_files(found), found.state.weight_version if found else 0)
-            self._prove(crew, problems.training, found, told)
-            recorder = Recorder(folder, tracked, progress, spec.config.stability, steps_ahead)
+        told.say(f"goes on with step {found.state.step}, from {found.path}" if found else "waits for workers")
+        request = CrewRequest(
+            config=spec.config,
+            model=spec.model,
+            faults=spec.faults,
+            tell=told.lost,
+            roles=spec.roles,
+            checkpoint=learner_files(found),
+            version=found.state.weight_version if found else 0,
+        )
+        with self._crews.lend(request) as (crew, is_fresh):
+            if is_fresh:
+                self._prove(crew, problems.training, found, told)
+            else:
+                told.say("has the workers of an earlier run, where weights are known to arrive")
             with self._rollout_log(folder, told, problems) as rollout_log, checkpoints.written_by(crew):
                 loop = TrainingLoop(
                     step=self.step(crew, problems, rollout_log),
@@ -153,7 +189,6 @@ class Experiment:
                 )
                 loop.run(found.state if found else None, spec.config.steps - 1, lambda: self._export(crew, tracked))
         recorder.conclude()
-        folder.end = "collapsed" if recorder.collapsed else "finished"
 
     def _prove(self, crew: Crew, training: ProblemSet, found: Checkpoint | None, told: RunLog) -> None:
         """Show that weights arrive, before the first step; whoever is lost meanwhile is brought back."""
@@ -230,7 +265,7 @@ class Experiment:
             uid=uid,
             experiment=spec.config.tracking.experiment or spec.config.name,
             name=f"{spec.config.name}/{spec.arm}/seed-{spec.seed}",
-            tags={"arm": spec.arm, "seed": str(spec.seed), "folder": str(spec.folder), **version_tags()},
+            tags={"arm": spec.arm, "seed": str(spec.seed), "folder": str(spec.folder), **version_tags(), **spec.tags},
             params=spec.config.model_dump(mode="json", exclude={"arms", "seeds", "tracking"}),
         )
         return TrackedRun(tracker, card, parent)

@@ -64,7 +64,30 @@ class Crew:
                 starts from the model, which engines and learners have read.
             version: of those weights.
         """
-        self._bring_up(None, checkpoint, version)
+        self._bring_up(None, checkpoint, version, engines_differ=checkpoint is not None)
+
+    def renew(self, scheduler: tuple[Any, ...], restarts: Restarts, files: str | None, version: int) -> None:
+        """Serve another run, all workers being up: as if they had just been started for it.
+
+        Args:
+            scheduler: arguments of the constructor of its scheduler, which is a fresh one.
+            restarts: how many losses it bears.
+            files: folder of the learners' files that it begins from. None begins at the model: the learners start anew.
+            version: of the weights that it begins from.
+        """
+        self.restarts = self.engines.restarts = restarts
+        self.scheduler.rebuild([scheduler])
+        self._scheduler_state = None
+        if files is None:
+            self.learners.respawn(range(len(self.learners)))
+            self._bring_up(None, None, version, engines_differ=True)
+            return
+        self._version = version
+        try:
+            self.learners.broadcast(Learner.load, files)
+            self._send()
+        except WorkerLost as lost:
+            self._bring_up(lost, files, version)
 
     def recover(self, lost: WorkerLost, checkpoint: str | None, version: int) -> None:
         """Go on after a loss that no call could make good: the whole gang anew, and its weights sent to the engines."""
@@ -147,9 +170,11 @@ class Crew:
 
     # Bringing workers up and back.
 
-    def _bring_up(self, lost: WorkerLost | None, checkpoint: str | None, version: int) -> None:
+    def _bring_up(
+        self, lost: WorkerLost | None, checkpoint: str | None, version: int, *, engines_differ: bool = True
+    ) -> None:
+        """Bring up all who are down; `engines_differ`: the engines have other weights than the learners will."""
         self._version = version
-        weights_differ = checkpoint is not None or lost is not None  # from those that the engines read from the model
         while True:
             if lost is not None:
                 self.restarts.spend(lost, f"{_again(lost)} from {checkpoint or 'the model'}")
@@ -159,7 +184,7 @@ class Crew:
                 with self.engines.coming_up():
                     self._start_gang(checkpoint)
                 self._connect()
-                if weights_differ:
+                if engines_differ:
                     self._send()
                 return
             except WorkerLost as again:

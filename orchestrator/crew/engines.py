@@ -31,7 +31,7 @@ class Engines:
             refresh: called when fresh engines have come up, to give them the weights that all shall have.
         """
         self.pool = pool
-        self._restarts = restarts
+        self.restarts = restarts
         self._refresh = refresh
         self._down = set(range(len(pool)))
         self._shape: EngineShape | None = None
@@ -75,7 +75,7 @@ class Engines:
         while True:
             self.note_lost(lost)
             names = ", ".join(self.pool.names[i] for i in sorted(self._down))
-            self._restarts.spend(lost[0], f"{names} {'start' if len(self._down) > 1 else 'starts'} again")
+            self.restarts.spend(lost[0], f"{names} {'start' if len(self._down) > 1 else 'starts'} again")
             try:
                 with self.coming_up():
                     pass

@@ -34,6 +34,15 @@ def scheduler_arguments(config: ExperimentConfig) -> tuple[Any, ...]:
     return config.scheduler.build(config.steps), config.learner, shadows
 
 
+def started_with(config: ExperimentConfig, model: ModelFiles, session: Session) -> tuple[Any, ...]:
+    """All that the processes of a run without faults depend on, but for the scheduler's: equal for runs that can take
+    turns with the same ones.
+    """
+    envs = (rollout_env(config, session, ""), common_env(config.learner.workers, session, ""))
+    specs = (engine_specs(config, model, Faults()), learner_specs(config, model, Faults()))
+    return (plan_of(config), patience_of(config), *envs, *specs)
+
+
 def transfer_backend(config: ExperimentConfig) -> str:
     """vLLM's name of the weight transfer between these workers: gloo on CPUs, ipc on shared GPUs, nccl between GPUs."""
     if config.rollout.device == "cpu":

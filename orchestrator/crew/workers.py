@@ -55,9 +55,9 @@ def workers(  # noqa: PLR0913, PLR0917 - one for each part
     num_rollouts = config.rollout.workers
     patience = worker_specs.patience_of(config)
     with ExitStack() as stack:
-        scratch = stack.enter_context(_scratch(session))
+        place = stack.enter_context(scratch(session))
         slots = stack.enter_context(reserved(worker_specs.plan_of(config), config.cluster.placement_timeout_s))
-        engines_env = worker_specs.rollout_env(config, session, scratch)
+        engines_env = worker_specs.rollout_env(config, session, place)
         engine_specs = [(spec,) for spec in worker_specs.engine_specs(config, model, faults)]
         rollouts = Pool(roles.rollout, slots[:num_rollouts], engine_specs, env=engines_env, patience=patience)
         stack.callback(rollouts.close)
@@ -65,7 +65,7 @@ def workers(  # noqa: PLR0913, PLR0917 - one for each part
             roles.learner,
             slots[num_rollouts:-1],
             [(spec,) for spec in worker_specs.learner_specs(config, model, faults)],
-            env=worker_specs.common_env(config.learner.workers, session, scratch),
+            env=worker_specs.common_env(config.learner.workers, session, place),
             patience=patience,
         )
         stack.callback(learners.close)
@@ -81,14 +81,14 @@ def workers(  # noqa: PLR0913, PLR0917 - one for each part
 
 
 @contextmanager
-def _scratch(session: Session) -> Iterator[str]:
-    """A folder for the temporary files of one run's workers.
+def scratch(session: Session, prefix: str = "workers-") -> Iterator[str]:
+    """A folder for what workers keep for a while; theirs alone.
 
     Raises:
         RunFolderFull: there is no room for any.
     """
     try:
-        folder = TemporaryDirectory(prefix="workers-", dir=session.scratch, ignore_cleanup_errors=True)
+        folder = TemporaryDirectory(prefix=prefix, dir=session.scratch, ignore_cleanup_errors=True)
     except OSError as error:
         raise RunFolderFull(Path(gettempdir()), error) from error
     with folder as path:
@@ -104,14 +104,14 @@ def engines(config: ExperimentConfig, model: ModelFiles, session: Session, tell:
         WorkerLost: a worker died while starting.
     """
     with ExitStack() as stack:
-        scratch = stack.enter_context(_scratch(session))
+        place = stack.enter_context(scratch(session))
         bundles = worker_specs.plan_of(config)[: config.rollout.workers]
         slots = stack.enter_context(reserved(bundles, config.cluster.placement_timeout_s))
         rollouts = Pool(
             RolloutWorker,
             slots,
             [(spec,) for spec in worker_specs.engine_specs(config, model, Faults())],
-            env=worker_specs.rollout_env(config, session, scratch),
+            env=worker_specs.rollout_env(config, session, place),
             patience=worker_specs.patience_of(config),
         )
         stack.callback(rollouts.close)

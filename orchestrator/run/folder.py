@@ -197,7 +197,7 @@ def _refusals_of(path: Path) -> Iterator[None]:
 
 def _has_ended(status: RunStatus, last_step: int, steps: int) -> bool:
     """Whether a run has come to its end, and would not go on with that many steps."""
-    return status.status == "collapsed" or (status.status == "finished" and last_step >= steps - 1)
+    return status.status in {"collapsed", "stopped"} or (status.status == "finished" and last_step >= steps - 1)
 
 
 def move_aside(path: Path) -> Path | None:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from orchestrator.records import StepRecord
 
-PLAIN_EVERY_S = 10.0
+PLAIN_EVERY_S, QUIET_EVERY_S = 10.0, 60.0
 COLUMNS = {  # heading: metric, format
     "reward": ("reward/mean", ".3f"),
     "length": ("response/length_mean", ".1f"),
@@ -28,11 +28,21 @@ class Progress:
         progress.show(record)
     """
 
-    def __init__(self, console: Console, title: str, steps: int) -> None:
+    def __init__(self, console: Console, title: str, steps: int, *, quiet: bool = False) -> None:
+        """Define the progress.
+
+        Args:
+            console: the screen, or a file.
+            title: names the run in every line.
+            steps: that the run shall have.
+            quiet: plain lines on a terminal, too, and fewer of them, as several runs at once on one console need.
+        """
         self._console = console
         self._title = title
         self._steps = steps
-        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        is_live = console.is_terminal and not quiet
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if is_live else None
+        self._every_s = QUIET_EVERY_S if quiet else PLAIN_EVERY_S
         self._started = time.monotonic()
         self._printed = float("-inf")
         self._before = 0  # steps that were done when the first one was shown
@@ -55,7 +65,7 @@ class Progress:
             self.say(f"step {record.step}: {', '.join(record.events)} -> lr {record.metrics['scheduler/lr']:.3g}")
         if self._live is not None:
             self._live.update(self._table(record))
-        elif time.monotonic() - self._printed >= PLAIN_EVERY_S or self._done == self._steps:
+        elif time.monotonic() - self._printed >= self._every_s or self._done == self._steps:
             self._printed = time.monotonic()
             self._told = self._done
             self.say(self._plain(record))

@@ -1,26 +1,46 @@
 """Where the record of a step goes: first to judgement, then to the run's folder, to MLflow and to the screen."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
 from orchestrator.records import StepRecord
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.metrics_file import Entry
 from orchestrator.run.progress import Progress
-from orchestrator.stability import StabilityConfig, StabilityMonitor, Verdict
+from orchestrator.run.status import End
+from orchestrator.stability import StabilityConfig, StabilityMonitor, Verdict, judge
 from orchestrator.tracking.tracker import TrackedRun
 
 
-class Recorder:
-    """The one writer of a run; it also keeps the monitor that may end it."""
+class Watch(Protocol):
+    """Looks on at a run, and may stop it. It is asked in the thread of the run; what it raises ends the run.
 
-    def __init__(
+    if not watch.see(record):       # once for each step, in their order, also those of earlier processes
+        ...                         # the run ends here as "stopped"
+    tags = watch.closing_tags()     # whenever a run ends, in whatever way
+    """
+
+    def see(self, record: StepRecord) -> bool:
+        """Look at a step that stands in the run's folder; False stops the run."""
+        ...
+
+    def closing_tags(self) -> dict[str, str]:
+        """What MLflow is told of the run at its end."""
+        ...
+
+
+class Recorder:
+    """The one writer of a run; it also asks those who may end it: the stability monitor, and who watches."""
+
+    def __init__(  # noqa: PLR0913 - one for each part
         self,
         folder: RunFolder,
         tracked: TrackedRun,
         progress: Progress,
         stability: StabilityConfig,
         steps_ahead: int = 0,
+        *,
+        watch: Watch | None = None,
     ) -> None:
         """Define the recorder.
 
@@ -30,17 +50,44 @@ class Recorder:
             progress: the screen.
             stability: what counts as a collapse.
             steps_ahead: how many steps are recorded already, in the folder and (sent or about to be) at MLflow.
+            watch: sees every step that is recorded from here on; for those before it see `review`.
         """
         self._folder = folder
         self._tracked = tracked
         self._progress = progress
+        self._stability = stability
         self._monitor = StabilityMonitor(stability)
+        self._watch = watch
+        self._stopped_at: int | None = None  # the step after which the watch would not have the run go on
         self._stops = stability.on_collapse == "stop"
         self.collapsed = False  # and stopped therefore
         self.steps_ahead = steps_ahead
 
+    @property
+    def end(self) -> End:
+        """How the run ends if it ends now."""
+        if self.collapsed:
+            return "collapsed"
+        return "finished" if self._stopped_at is None else "stopped"
+
+    def review(self, recorded: Iterable[StepRecord]) -> bool:
+        """Have the watch see what earlier processes have recorded; False when the run shall end there.
+
+        A run that ends so has no further step: its verdict is written here.
+        """
+        seen = []
+        for record in recorded if self._watch is not None else ():
+            seen.append({"step": record.step, **record.metrics})
+            self._see(record)
+            if self._stopped_at is not None:
+                verdict = judge(seen, self._stability)
+                self.collapsed = self._stops and verdict is not None
+                self._note(verdict_record(verdict))
+                return False
+        return True
+
     def record(self, done: StepRecord) -> bool:
-        """Record a step that has just ended; False when the run has collapsed and shall stop.
+        """Record a step that has just ended; False when the run has collapsed and shall stop, or was stopped.
 
         A step that was recorded before, and is done again after a loss, is in the folder and at MLflow already.
         """
@@ -48,7 +95,8 @@ class Recorder:
         if verdict is not None:
             done.metrics["stability/collapsed"] = 1.0
         entry = self._folder.write_step(done.step, done.metrics)
-        if done.step >= self.steps_ahead:
+        is_first = done.step >= self.steps_ahead
+        if is_first:
             self.steps_ahead = done.step + 1
             self._tracked.log_step(done)
         if entry is Entry.REPLACED:
@@ -56,11 +104,14 @@ class Recorder:
         if done.events and entry is not Entry.SAME:
             self._folder.log.info("step %d: %s", done.step, ", ".join(done.events))
         self._progress.show(done)
-        if verdict is None:
-            return True
-        self._tell(verdict)
-        self.collapsed = self._stops
-        return not self._stops
+        if verdict is not None:
+            self._tell(verdict)
+            self.collapsed = self._stops
+        if is_first:
+            self._see(done)
+        # A step that is done again after a loss at the run's very end ends the run once more.
+        is_stopped = self._stopped_at is not None and done.step >= self._stopped_at
+        return not (self.collapsed or is_stopped)
 
     def conclude(self) -> None:
         """Write down whether the run collapsed on its way, in the folder and at MLflow."""
@@ -79,6 +130,12 @@ class Recorder:
         self.collapsed = False  # where that stops a run, there is nothing after it to go back from
         self._monitor.load_state_dict(stability)
         self._folder.metrics.rewind(metrics_bytes)
+
+    def _see(self, record: StepRecord) -> None:
+        if self._watch is not None and not self._watch.see(record):
+            self._stopped_at = record.step
+            self._progress.say(f"stopped after step {record.step}")
+            self._folder.log.info("stopped after step %d", record.step)
 
     def _warn_of_difference(self, step: int) -> None:
         text = (

@@ -16,7 +16,7 @@ from orchestrator.config_errors import EXPECTED, MISSING, ConfigError
 
 STATUS = "run.json"
 LONGEST_DETAIL = 500  # characters: a lost worker's traceback is in the log
-End = Literal["finished", "collapsed", "failed", "interrupted"]
+End = Literal["finished", "collapsed", "stopped", "failed", "interrupted"]
 Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 
 
@@ -32,7 +32,7 @@ class RunStatus:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid")
 
-    status: Literal["running", End]  # "collapsed": ended early by the stability rule
+    status: Literal["running", End]  # ended early, "collapsed" by the stability rule, "stopped" by who watched
     uid: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]  # of the run, over all its resumes
     pid: Annotated[int, Field(ge=1)]  # of the process that started or resumed it last
     host: str  # where that process is

@@ -16,6 +16,7 @@ from cluster.config import ClusterConfig
 from cluster.session import session
 from orchestrator.config import ExperimentFile
 from orchestrator.crew.crew import Crew
+from orchestrator.crew.crews import Crews
 from orchestrator.crew.workers import Roles
 from orchestrator.experiment import Experiment, RunSpec
 from orchestrator.model_files import find_model
@@ -35,10 +36,8 @@ class StandInExperiment(Experiment):
         return SelfTestReport(floor=0.0, perturbed=0.0, limit=0.01, syncs=0)
 
 
-def stand_in_run(
-    folder: Path, steps: int, strikes: tuple[Strike, ...] = (), *, database: Path | None = None, resume: bool = False
-) -> None:
-    """A run of that many steps; MLflow's database is below the folder unless it shall be elsewhere."""
+def stand_in_spec(folder: Path, steps: int, strikes: tuple[Strike, ...] = (), *, resume: bool = False) -> RunSpec:
+    """A run of that many steps."""
     (write_file(folder) / "runs").mkdir(exist_ok=True)
     overrides = [
         f"steps={steps}",
@@ -48,7 +47,7 @@ def stand_in_run(
         "scheduler.decay_period=40",
     ]
     config = ExperimentFile.read(folder / "tiny.yaml", overrides).resolve("default")
-    spec = RunSpec(
+    return RunSpec(
         config=config,
         model=find_model(config, "tiny.yaml"),
         task=TaskFiles.open(config, "tiny.yaml"),
@@ -59,10 +58,17 @@ def stand_in_run(
         faults=Faults(strikes=strikes),
         roles=Roles(rollout=stand_ins.StandInEngine, learner=stand_ins.StandInLearner),  # type: ignore[arg-type]
     )
+
+
+def stand_in_run(
+    folder: Path, steps: int, strikes: tuple[Strike, ...] = (), *, database: Path | None = None, resume: bool = False
+) -> None:
+    """Run it; MLflow's database is below the folder unless it shall be elsewhere."""
+    spec = stand_in_spec(folder, steps, strikes, resume=resume)
     tracker = Tracker(f"sqlite:///{database or folder / 'runs' / 'mlflow.db'}", folder / "runs", warn=print)
     try:
         with session(ClusterConfig()) as opened, open(os.devnull, "w") as nowhere:
-            StandInExperiment(spec, opened, Console(file=nowhere)).run(tracker)
+            StandInExperiment(spec, Crews(opened), Console(file=nowhere)).run(tracker)
     finally:
         tracker.close()
 

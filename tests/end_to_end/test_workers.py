@@ -19,7 +19,8 @@ from cluster.session import Session, session
 from orchestrator.clock import PhaseClock
 from orchestrator.config import ExperimentFile
 from orchestrator.crew.crew import Crew
-from orchestrator.crew.workers import workers
+from orchestrator.crew.crews import Crews
+from orchestrator.crew.standing import CrewRequest
 from orchestrator.experiment import Experiment, RunSpec
 from orchestrator.model_files import find_model
 from orchestrator.self_test import WeightSyncError
@@ -47,9 +48,9 @@ def started(folder: Path, ray_session: Session, *overrides: str) -> Iterator[Sta
     model = find_model(config, "tiny.yaml")
     task = TaskFiles.open(config, "tiny.yaml")
     spec = RunSpec(config=config, model=model, task=task, arm="baseline", seed=0, folder=folder / "run")
-    experiment = Experiment(spec, ray_session, Console())
-    with experiment.problems() as problems, workers(config, model, ray_session, Faults()) as crew:
-        crew.start()
+    crews = Crews(ray_session)
+    experiment = Experiment(spec, crews, Console())
+    with experiment.problems() as problems, crews.lend(CrewRequest(config=config, model=model)) as (crew, _):
         yield Started(experiment, problems, crew)
 
 

@@ -3,7 +3,7 @@
 import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -125,6 +125,11 @@ class FakePool:
             self._dead.discard(index)
             self.workers[index] = self._make(index)
 
+    def rebuild(self, arguments: Sequence[tuple[Any, ...]]) -> None:
+        """Of schedulers, which are real ones."""
+        self._make = lambda index: Scheduler(*deepcopy(arguments[index]))
+        self.respawn(range(len(self)))
+
     def strike(self, index: int, signum: signal.Signals) -> None:
         self.struck.append((index, signum))
 
@@ -165,12 +170,13 @@ class FakeRolloutWorker:
 
 
 class FakeLearner:
-    """Its weights are the folder that it has loaded, and a step more with every update."""
+    """Its weights are the folder that it has loaded unless it saved that itself, and a step more with every update."""
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
         self.weights = "model"
         self._handles: Sequence[FakeHandle] | None = None
+        self._saved: dict[str, str] = {}
 
     def open_rendezvous(self, host: str) -> str:
         return f"{host}:29500"
@@ -179,7 +185,7 @@ class FakeLearner:
         pass
 
     def load(self, folder: str) -> None:
-        self.weights = folder
+        self.weights = self._saved.get(folder, folder)
 
     def connect(self, host: str, handles: Sequence[FakeHandle]) -> None:
         self._handles = handles
@@ -200,7 +206,7 @@ class FakeLearner:
         return UpdateReport(update_square_sum=1.0, weight_square_sum=4.0)
 
     def save(self, folder: str) -> None:
-        pass
+        self._saved[folder] = self.weights
 
     def written(self, timeout_s: float) -> tuple[SavedFile, ...]:
         return (SavedFile(name=f"learner/{self.rank}", num_bytes=1, sha256="00"),)

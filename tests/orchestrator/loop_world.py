@@ -53,7 +53,7 @@ class Plan:
     """What a run is like, and what happens to it.
 
     Example:
-        Plan(every=3, losses={14}, damaged={3}, deaths={30}, bad_from=5, on_collapse="stop")
+        Plan(every=3, losses={14}, damaged={3}, deaths={30}, bad_from=5, on_collapse="stop", enough=6)
     """
 
     every: int | None = 4  # steps between checkpoints
@@ -63,6 +63,7 @@ class Plan:
     slow: bool = False  # checkpoints are on the disk only when they are waited for
     bad_from: int | None = None  # the gradient is not finite from this step on
     on_collapse: Literal["stop", "record"] = "stop"
+    enough: int | None = None  # who watches has seen enough after this step
     restarts: int = 1_000_000
 
 
@@ -86,6 +87,7 @@ class World:
         self.ends = 0
         self.sent: list[int] = []  # steps, to MLflow
         self.told: list[str] = []
+        self.seen: list[int] = []  # steps, by who watches in the process of now
 
     def call(self, method: str) -> None:
         """Whatever the driver asks of others; it may find them dead, or die itself."""
@@ -259,6 +261,19 @@ class FakeTracked:
         pass
 
 
+class FakeWatch:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        world.seen.clear()
+
+    def see(self, record: StepRecord) -> bool:
+        self.world.seen.append(record.step)
+        return self.world.plan.enough is None or record.step < self.world.plan.enough
+
+    def closing_tags(self) -> dict[str, str]:
+        raise AssertionError("the loop does not end the run")
+
+
 class Process:
     """One life of the driver: everything that is in its memory."""
 
@@ -268,11 +283,16 @@ class Process:
         self.crew = FakeCrew(world)
         self.step = FakeStep(self.crew)
         self.checkpoints = FakeCheckpoints(world, self.crew)
+        self.is_ended_at_once = False
         plan, ahead = world.plan, len(list(folder.metrics.rows()))
         stability = StabilityConfig(on_collapse=plan.on_collapse, patience=PATIENCE)
-        self.recorder = Recorder(folder, cast(TrackedRun, FakeTracked(world)), progress, stability, ahead)
+        tracked = cast(TrackedRun, FakeTracked(world))
+        self.recorder = Recorder(folder, tracked, progress, stability, ahead, watch=FakeWatch(world))
 
     def run(self, last: int, strikes: Sequence[Strike] = ()) -> None:
+        if not self.recorder.review(self.folder.metrics.rows()):
+            self.is_ended_at_once = True
+            return
         found = self.checkpoints.newest()
         self.crew.start(found)
         loop = TrainingLoop(
@@ -307,16 +327,17 @@ def finish(world: World, last: int = STEPS - 1) -> Process:
         try:
             with process_of(world) as process:
                 process.run(last)
-                process.recorder.conclude()
+                if not process.is_ended_at_once:
+                    process.recorder.conclude()
                 return process
         except Killed:
             continue
 
 
-def end_of(process: Process) -> tuple[int | None, int, int, dict[str, int], bool]:
+def end_of(process: Process) -> tuple[int | None, int, int, dict[str, int], str]:
     """Where everything stands."""
     crew = process.crew
-    return crew.weights, crew.version, process.step.sampler.cursor, crew.scheduled, process.recorder.collapsed
+    return crew.weights, crew.version, process.step.sampler.cursor, crew.scheduled, process.recorder.end
 
 
 def undisturbed(folder: Path, plan: Plan) -> tuple[World, Process]:

@@ -22,10 +22,12 @@ def check_is_as_undisturbed(world: World, process: Process, calm: World, calm_pr
     assert world.rows() == rows
     assert [row["step"] for row in rows] == world.sent == world.progress == list(range(len(rows)))
     assert (world.folder / VERDICT).read_text() == (calm.folder / VERDICT).read_text()
-    assert end_of(process) == end_of(calm_process)
+    assert process.recorder.end == calm_process.recorder.end
+    assert process.is_ended_at_once or end_of(process) == end_of(calm_process)
+    assert world.seen == calm.seen == list(range(len(rows)))  # in the last process, from the first step on
     states = {state.step: replace(state, metrics_bytes=0) for state in calm.saved}
     assert all(replace(state, metrics_bytes=0) == states[state.step] for state in world.saved)
-    assert world.ends == 1
+    assert world.ends == (0 if process.is_ended_at_once else 1)
     assert not any("warning" in line for line in world.told)
 
 
@@ -43,6 +45,7 @@ plans = st.builds(
     slow=st.booleans(),
     bad_from=st.none() | st.integers(0, STEPS),
     on_collapse=st.sampled_from(["stop", "record"]),
+    enough=st.none() | st.integers(0, STEPS),
 )
 
 
@@ -130,6 +133,15 @@ def test_a_collapse_that_is_only_noted_changes_nothing(folder: Path) -> None:
     assert not finish(world).recorder.collapsed
     assert len(world.rows()) == STEPS
     assert [state.step for state in world.saved] == [3, 6, 9]
+
+
+@pytest.mark.parametrize("enough", [2, STEPS - 1], ids=["in the middle", "at the last step"])
+def test_none_is_made_after_who_watches_has_seen_enough(folder: Path, enough: int) -> None:
+    world = World(folder, Plan(every=1, enough=enough))
+    assert finish(world).recorder.end == "stopped"
+    assert [row["step"] for row in world.rows()] == list(range(enough + 1))
+    assert [state.step for state in world.saved] == list(range(1, enough + 1))
+    assert world.ends == 1
 
 
 def test_a_state_tells_where_the_run_stands_before_its_step(folder: Path) -> None:

@@ -7,10 +7,13 @@ import pytest
 from fake_pools import Simulation, request, seeds_of
 from scheduler_inputs import report
 
-from actors.lr_policies import LrDecision
+from actors.config import LearnerConfig
+from actors.lr_policies import ConstantConfig, LrDecision
 from actors.messages import LearnerShard, StepDecision
+from actors.scheduler import Scheduler
+from cluster.config import RestartsConfig
 from cluster.worker import WorkerLost
-from orchestrator.crew.restarts import RestartsExhausted
+from orchestrator.crew.restarts import Restarts, RestartsExhausted
 
 ENGINES_UP = ["rollout-0 start", "rollout-1 start"]
 ADDRESS = "host-of-learner-0:29500"
@@ -270,6 +273,82 @@ def test_a_gang_that_may_not_be_restarted_is_not() -> None:
     with pytest.raises(RestartsExhausted, match=r"cluster\.restarts\.learner is 0"):
         simulation.crew.recover(lost, "step-8", 8)
     assert simulation.spoken() == []
+
+
+# Serving another run.
+
+POLICY = ConstantConfig(lr=2e-4).build(total_steps=None)
+
+
+def used(**allowed: int) -> Simulation:
+    """A crew that has served a run; its journal is empty."""
+    simulation = at_work(**allowed)
+    decisions(simulation)
+    simulation.crew.apply(ORDER)
+    simulation.crew.publish()
+    simulation.spoken()
+    return simulation
+
+
+def renew(simulation: Simulation, files: str | None, version: int, **allowed: int) -> list[str]:
+    """Returns the losses that are borne from here on, as they come."""
+    told: list[str] = []
+    restarts = Restarts(RestartsConfig(**allowed), lambda lost, remedy: told.append(f"{lost.worker}: {remedy}"))
+    simulation.crew.renew((POLICY, LearnerConfig()), restarts, files, version)
+    return told
+
+
+def test_for_another_run_the_workers_stay_up_and_everyone_has_its_weights() -> None:
+    simulation = used()
+    before = [*simulation.rollouts.workers, *simulation.learners.workers]
+    assert renew(simulation, "step-8", 8) == []
+    assert simulation.spoken() == [*loaded("step-8"), *published(8, "step-8")]
+    assert [*simulation.rollouts.workers, *simulation.learners.workers] == before
+    assert simulation.crew.version == 8
+    assert simulation.weights() == [(8, "step-8")] * 2
+    assert simulation.told == []
+
+
+def test_without_files_the_learners_start_anew_and_the_engines_get_the_weights_of_the_model() -> None:
+    simulation = used()
+    assert renew(simulation, None, 0) == []
+    assert simulation.spoken() == [*GANG_UP, *CONNECTED, *published(0, "model")]
+    assert simulation.weights() == [(0, "model")] * 2
+
+
+def test_the_scheduler_of_another_run_is_its_own_and_remembers_nothing_also_when_it_is_lost() -> None:
+    simulation = used()
+    renew(simulation, "step-8", 8)
+    fresh = Scheduler(ConstantConfig(lr=2e-4).build(total_steps=None), LearnerConfig())
+    assert simulation.crew.scheduler_state() == fresh.state_dict()
+    simulation.scheduler.lose(0, "decide", 2)
+    expected = [fresh.decide(0, [report(4.0)], {}, 4), fresh.decide(1, [report(5.0)], {}, 4)]
+    assert [simulation.crew.decide(step, [report(4.0 + step)], {}, 4) for step in (0, 1)] == expected
+
+
+@pytest.mark.parametrize(
+    ("role", "index", "method"), [("learners", 1, "load"), ("learners", 0, "publish"), ("rollouts", 1, "receive")]
+)
+def test_who_was_lost_since_the_last_run_is_replaced_at_the_cost_of_the_next_one(
+    role: str, index: int, method: str
+) -> None:
+    simulation = used(learner=0, rollout=0)
+    getattr(simulation, role).lose(index, method)
+    told = renew(simulation, "step-8", 8)
+    assert len(told) == 1 and told[0].endswith("from step-8")
+    assert simulation.told == []
+    assert simulation.crew.version == 8
+    assert simulation.weights() == [(8, "step-8")] * 2
+    assert simulation.crew.restarts.total == 1
+
+
+def test_engines_that_are_lost_in_another_run_count_there() -> None:
+    simulation = used(rollout=0)
+    told = renew(simulation, "step-8", 8, rollout=1)
+    simulation.rollouts.lose(0, "generate")
+    assert seeds_of(simulation.crew.generate([request(1), request(2)])) == [(1,), (2,)]
+    assert told == ["rollout-0: rollout-0 starts again"]
+    assert simulation.weights() == [(8, "step-8")] * 2
 
 
 # The scheduler.

@@ -303,11 +303,12 @@ def test_how_the_with_block_ended_stands_in_the_state(
     assert found.ended is not None
 
 
-def test_a_collapse_is_an_end_of_its_own(path: Path, config: ExperimentConfig) -> None:
+@pytest.mark.parametrize("end", ["collapsed", "stopped"])
+def test_an_early_end_is_an_end_of_its_own(path: Path, config: ExperimentConfig, end: End) -> None:
     with RunFolder.create(path, config, seed=0) as folder:
         folder.write_step(0, {})
-        folder.end = "collapsed"
-    assert (status_of(path).status, status_of(path).last_step) == ("collapsed", 0)
+        folder.end = end
+    assert (status_of(path).status, status_of(path).last_step) == (end, 0)
 
 
 def test_a_run_that_never_recorded_a_step_has_no_last_one(path: Path, config: ExperimentConfig) -> None:
@@ -323,11 +324,12 @@ def test_a_run_that_never_recorded_a_step_has_no_last_one(path: Path, config: Ex
         ("finished", 12, True),  # under a config of more steps
         ("finished", 9, False),  # of fewer: the run goes on
         ("collapsed", 4, True),
+        ("stopped", 4, True),
         ("failed", 10, False),  # after its last step, such as in the export
         ("interrupted", 10, False),
     ],
 )
-def test_a_run_is_over_when_it_has_all_steps_of_the_config_or_has_collapsed(
+def test_a_run_is_over_when_it_has_all_steps_of_the_config_or_was_ended_early(
     path: Path, config: ExperimentConfig, end: End, steps_done: int, over: bool
 ) -> None:
     assert config.steps == 10

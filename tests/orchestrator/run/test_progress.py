@@ -77,6 +77,23 @@ def test_lines_come_every_ten_seconds_and_at_the_last_step(time: FakeTime, out: 
     assert seen == ["1", "5", "9", "13", "17", "20"]
 
 
+def test_a_quiet_run_tells_a_step_a_minute_on_a_terminal_too(time: FakeTime, out: StringIO) -> None:
+    console = Console(file=out, force_terminal=True, color_system=None, width=60)
+    with (
+        Progress(console, "decay seed 0", 30, quiet=True) as shown,
+        Progress(console, "decay seed 1", 30, quiet=True) as other,
+    ):
+        for step in range(28):
+            time.now += 7.0
+            shown.show(record(step, *(["decay"] if step == 3 else [])))
+        other.show(record(0))
+    lines = [line for line in out.getvalue().splitlines() if line.startswith("decay seed 0")]
+    seen = [line.split("step ")[1].split("/")[0] for line in lines]
+    assert seen == ["1", "3: decay -> lr 5e-07", "10", "19", "28"]
+    assert "\x1b" not in out.getvalue()
+    assert "decay seed 1: step 1/30" in out.getvalue()
+
+
 def test_every_step_is_told_at_most_once(time: FakeTime, out: StringIO) -> None:
     with plain(out, steps=2) as shown:
         shown.show(record(0))

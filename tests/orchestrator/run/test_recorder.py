@@ -64,19 +64,46 @@ class FakeProgress:
         self.said.append(text)
 
 
+class FakeWatch:
+    """Has seen enough after a step, when that stands in the folder."""
+
+    def __init__(self, journal: list[str], folder: Path, enough: int) -> None:
+        self.journal = journal
+        self.metrics = folder / METRICS
+        self.enough = enough
+        self.seen: list[int] = []
+
+    def see(self, record: StepRecord) -> bool:
+        assert {"step": record.step, **record.metrics} in rows(self.metrics)
+        self.journal.append("watch")
+        self.seen.append(record.step)
+        return record.step < self.enough
+
+    def closing_tags(self) -> dict[str, str]:
+        raise AssertionError("the recorder does not end the run")
+
+
 class Desk:
     """A recorder of a run in a real folder, between fakes."""
 
-    def __init__(self, path: Path, on_collapse: Literal["stop", "record"] = "stop", steps_ahead: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        on_collapse: Literal["stop", "record"] = "stop",
+        steps_ahead: int = 0,
+        enough: int | None = None,
+    ) -> None:
         self.journal: list[str] = []
         self.folder = RunFolder.reopen(path, CONFIG, seed=0)
         self.tracked, self.progress = FakeTracked(self.journal, path), FakeProgress(self.journal)
+        self.watch = None if enough is None else FakeWatch(self.journal, path, enough)
         self.recorder = Recorder(
             self.folder,
             cast(TrackedRun, self.tracked),
             cast(Progress, self.progress),
             StabilityConfig(on_collapse=on_collapse, patience=PATIENCE),
             steps_ahead,
+            watch=self.watch,
         )
 
     def record(self, last: int, first: int = 0) -> list[bool]:
@@ -105,12 +132,14 @@ Opened = Callable[..., Desk]
 
 @pytest.fixture
 def desk_of(tmp_path: Path) -> Iterator[Opened]:
-    """Opens a desk: (on_collapse, steps_ahead) -> one on the same folder as the ones before."""
+    """Opens a desk: (on_collapse, steps_ahead, enough) -> one on the same folder as the ones before."""
     with ExitStack() as stack:
 
-        def opened(on_collapse: Literal["stop", "record"] = "stop", steps_ahead: int = 0) -> Desk:
+        def opened(
+            on_collapse: Literal["stop", "record"] = "stop", steps_ahead: int = 0, enough: int | None = None
+        ) -> Desk:
             stack.pop_all().close()
-            desk = Desk(tmp_path / "run", on_collapse, steps_ahead)
+            desk = Desk(tmp_path / "run", on_collapse, steps_ahead, enough)
             stack.enter_context(desk.folder)
             return desk
 
@@ -288,3 +317,85 @@ def test_what_ended_a_run_counts_no_more_when_it_is_taken_back_from_there(desk_o
     assert not desk.recorder.collapsed
     assert desk.verdict == {"collapsed": False}
     assert desk.tracked.tags["collapsed"] == "false"
+
+
+# Who watches.
+
+
+def test_who_watches_sees_each_step_after_everyone_else_and_ends_the_run(desk_of: Opened) -> None:
+    desk = desk_of(enough=2)
+    assert desk.record(2) == [True, True, False]
+    assert desk.journal == ["mlflow", "screen", "watch"] * 3
+    assert desk.recorder.end == "stopped"
+    assert not desk.recorder.collapsed
+    assert desk.progress.said == ["stopped after step 2"]
+    assert desk.log == ["INFO stopped after step 2"]
+
+
+@pytest.mark.parametrize("enough", [None, 100])
+def test_a_run_that_nobody_stops_is_finished(desk_of: Opened, enough: int | None) -> None:
+    desk = desk_of("record", enough=enough)
+    assert all(desk.record(COLLAPSE + 2))
+    assert desk.recorder.end == "finished"
+
+
+def test_a_collapse_that_ends_the_run_is_seen_and_remains_a_collapse(desk_of: Opened) -> None:
+    desk = desk_of("stop", enough=COLLAPSE)
+    assert desk.record(COLLAPSE)[-1] is False
+    assert desk.watch is not None and desk.watch.seen[-1] == COLLAPSE
+    assert desk.recorder.end == "collapsed"
+
+
+def test_a_step_done_again_is_not_seen_again_and_ends_the_run_where_it_was_ended(desk_of: Opened) -> None:
+    desk = desk_of(enough=3)
+    state, position = desk.recorder.stability_state(), desk.recorder.sync()
+    desk.record(1)
+    desk.recorder.rewind(state, position)
+    assert desk.record(3) == [True, True, True, False]
+    desk.recorder.rewind(state, position)
+    assert desk.record(3) == [True, True, True, False]
+    assert desk.watch is not None and desk.watch.seen == [0, 1, 2, 3]
+    assert desk.recorder.end == "stopped"
+
+
+def test_of_a_run_that_goes_on_the_steps_before_are_seen_first(desk_of: Opened) -> None:
+    desk_of("record").record(2)
+    desk = desk_of("record", steps_ahead=3, enough=4)
+    assert desk.recorder.review(desk.folder.metrics.rows())
+    assert desk.watch is not None and desk.watch.seen == [0, 1, 2]
+    assert desk.recorder.end == "finished"
+    assert (desk.verdict, desk.steps) == (None, desk_of("record").steps)
+    state = desk.recorder.stability_state()
+    assert state == desk_of("record").recorder.stability_state()
+
+
+def test_a_run_that_would_have_been_ended_earlier_has_its_end_and_its_verdict_at_once(desk_of: Opened) -> None:
+    desk_of("record").record(COLLAPSE + 2)
+    for enough, collapsed in ((COLLAPSE - 1, False), (COLLAPSE, True)):
+        desk = desk_of("record", steps_ahead=COLLAPSE + 3, enough=enough)
+        assert not desk.recorder.review(desk.folder.metrics.rows())
+        assert desk.watch is not None and desk.watch.seen == list(range(enough + 1))
+        assert desk.recorder.end == "stopped"
+        assert desk.verdict is not None and desk.verdict["collapsed"] is collapsed
+        assert desk.tracked.tags["collapsed"] == str(collapsed).lower()
+        assert len(desk.steps) == COLLAPSE + 3
+
+
+def test_where_nobody_watches_nothing_is_reviewed(desk_of: Opened) -> None:
+    desk = desk_of()
+    assert desk.recorder.review(iter([record(0)]))
+    assert (desk.verdict, desk.recorder.end) == (None, "finished")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("no more")])
+def test_what_who_watches_raises_is_raised_on_after_the_step_is_recorded(desk_of: Opened, error: BaseException) -> None:
+    desk = desk_of(enough=5)
+
+    def see(record: StepRecord) -> bool:
+        raise error
+
+    assert desk.watch is not None
+    desk.watch.see = see  # type: ignore[method-assign]
+    with pytest.raises(type(error)):
+        desk.record(0)
+    assert len(desk.steps) == len(desk.tracked.steps) == 1

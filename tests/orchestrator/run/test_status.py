@@ -80,7 +80,7 @@ def test_what_is_written_is_read(
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"status": "gone"}, "status: got 'gone', expected 'running', 'finished', 'collapsed', 'failed' or 'interrupt"),
+        ({"status": "gone"}, "status: got 'gone', expected 'running', 'finished', 'collapsed', 'stopped', 'failed' or"),
         ({"uid": MISSING}, "uid: expected a value: it is missing"),
         ({"uid": "abc"}, "uid: got 'abc', expected text that matches ^[0-9a-f]{32}$"),
         ({"pid": 0}, "pid: got 0, expected greater than or equal to 1"),
