@@ -1,4 +1,4 @@
-"""A comparison: every arm with every seed, one after the other, then the table and the figure."""
+"""A comparison: every arm with every seed, one after the other on the same workers, then the table and the figure."""
 
 import json
 import os
@@ -15,13 +15,14 @@ from rich.console import Console
 from cluster.session import Session
 from orchestrator.cli import PLAIN
 from orchestrator.config_errors import ConfigError
+from orchestrator.crew.crews import Crews
 from orchestrator.experiment import Experiment, RunSpec
 from orchestrator.records import RunCard
 from orchestrator.run.folder import RunFolderFull, run_path
 from orchestrator.run.lock import run_lock
 from orchestrator.tracking.tracker import TrackedRun, Tracker, version_tags
 from sweeps.curves import Curves
-from sweeps.report import FIGURE, print_tables, write_figure
+from sweeps.report import FIGURE, REPORT, print_tables, write_figure, write_report
 
 COMPARISON = "comparison.json"  # beside the arms
 UID = re.compile("[0-9a-f]{32}")
@@ -65,10 +66,11 @@ class Comparison:
             started: list[RunSpec] = []
             status = "FINISHED"
             try:
-                for spec in self.specs():
-                    experiment = Experiment(spec, session, self._console)
-                    started.append(spec)
-                    experiment.run(tracker, parent)
+                with Crews(session, warm=True) as crews:
+                    for spec in self.specs():
+                        experiment = Experiment(spec, crews, self._console)
+                        started.append(spec)
+                        experiment.run(tracker, parent)
             except BaseException as failure:
                 status = "KILLED" if isinstance(failure, KeyboardInterrupt) else "FAILED"
                 self._conclude_after_failure(started, parent)
@@ -133,7 +135,9 @@ class Comparison:
         figure = self._folder / FIGURE
         print_tables(curves, {}, self._console)
         write_figure(curves, figure, self._config.name, self._console)
-        parent.log_artifact(figure)
+        write_report(curves, self._folder, self._config.name, self._console)
+        for file in (figure, self._folder / REPORT):
+            parent.log_artifact(file)
 
     def _track(self, tracker: Tracker) -> TrackedRun:
         schedulers = {arm.arm: arm.config.model_dump(mode="json", include={"scheduler"}) for arm in self._arms}

@@ -1,11 +1,9 @@
-"""The report on runs that are there: which they are, its tables, its figure, and its figures as CSV."""
+"""The report on runs that are there: its tables, its figure, its page, and its figures as CSV."""
 
-import csv
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -13,67 +11,153 @@ from rich.console import Console
 from actors.lr_policies.detector import DetectorConfig
 from orchestrator.config_errors import MISSING, ConfigError
 from orchestrator.run.folder import CONFIG, METRICS
-from orchestrator.stability import StabilityConfig
 from sweeps.curves import Curves
 from sweeps.figure import draw
+from sweeps.html_report.csv_files import write_curves, write_lines, write_trials
+from sweeps.html_report.page import Page
+from sweeps.html_report.selection import select
+from sweeps.html_report.study_section import NONE_FINISHED, StudySection
+from sweeps.html_report.tables import Cell
 from sweeps.lead_times import lead_time_table, lead_times
 from sweeps.measures import measures
+from sweeps.replay_output import replacing
+from sweeps.report_runs import check_any
+from sweeps.study.record import STUDY, StudyRecord
 from sweeps.summary import summary_tables
 from sweeps.targets import check_targets
 
 FIGURE = "comparison.png"
-REFERENCE = "baseline"  # the arm of this name comes first: the others are compared with it
-SEED_FOLDER = re.compile(r"seed-(\d+)")
+REPORT = "report.html"
+PAGE, PICTURE = ".html", ".png"
 
 
-def find_folder(name: str, runs: Path) -> Path:
-    """The folder of an experiment's runs: that of this name under `runs`, or else this path.
-
-    Raises:
-        ConfigError: there is neither.
-    """
-    for folder in (runs / name, Path(name)):
-        if name and os.path.isdir(folder):
-            return folder
-    raise ConfigError("FOLDER", "", name, f"a folder, or the name of one in {runs}")
-
-
-def check_files(figure: Path, csv: Path | None, folder: Path, detectors: Path | None) -> None:
+def check_files(out: Path | None, csv: Path | None, folder: Path, detectors: Path | None) -> None:
     """Refuse what cannot be written to, before anything is.
 
+    Args:
+        out: the page or the picture; None stands for those in the folder.
+        csv: of the figures behind the tables, or None.
+        folder: of the runs.
+        detectors: the file, or None.
+
     Raises:
-        ConfigError: as `check_targets`, for which all runs and the detectors are sources; or the figure is no .png.
+        ConfigError: as `check_targets`, for which all runs and the detectors are sources; or `out` is of another kind.
     """
     recorded = [path for name in (METRICS, CONFIG) for path in folder.glob(f"*/*/{name}")]
-    sources = [("a run's own", path) for path in recorded] + ([("the detectors", detectors)] if detectors else [])
-    check_targets({"--out": figure, "--csv": csv}, sources)
-    if figure.suffix.lower() != ".png":
-        raise ConfigError("--out", "", str(figure), "a file name that ends in .png")
+    sources = [("a run's own", path) for path in (*recorded, folder / STUDY)]
+    sources += [("the detectors", detectors)] if detectors else []
+    check_targets({"--out": out or folder / FIGURE, "--csv": csv}, sources)
+    if out is not None and out.suffix.lower() not in (PAGE, PICTURE):
+        raise ConfigError("--out", "", str(out), f"a file name that ends in {PAGE} or {PICTURE}")
+    page = out or folder / REPORT
+    if page.suffix.lower() == PAGE:
+        check_targets({"--out": page}, sources)
+        for beside in csv_files(page).values():
+            check_targets({"the CSV beside --out": beside}, sources)
 
 
-def read_runs(folder: Path, stability: StabilityConfig | None = None) -> list[Curves]:
-    """All runs `<arm>/seed-<n>/` that recorded a step: the arm `baseline` first, the others by name; seeds in order.
+def csv_files(page: Path) -> dict[str, Path]:
+    """The files beside a page: `report.csv`, `curves.csv`, `trials.csv`; beside `x.html` they have `x` before them."""
+    before = "" if page.stem == Path(REPORT).stem else f"{page.stem}-"
+    return {
+        "runs": page.with_suffix(".csv"),
+        "curves": page.with_name(f"{before}curves.csv"),
+        "trials": page.with_name(f"{before}trials.csv"),
+    }
 
-    Runs that were moved aside (`seed-<n>.old-<k>`) are left out.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What is to be told of the runs of a comparison or a study.
+
+    Report.of(runs, Path("runs/demo"), "demo").publish(Path("runs/demo"), None, None, console)
+    """
+
+    title: str
+    runs: Sequence[Curves]  # of all arms, the reference first; none only where there is a study
+    shown: Sequence[Curves]  # those of the arms that tables and figures have
+    study: StudySection | None
+    detectors: Mapping[str, DetectorConfig]
+
+    @classmethod
+    def of(
+        cls,
+        runs: Sequence[Curves],
+        folder: Path,
+        title: str,
+        detectors: Mapping[str, DetectorConfig] | None = None,
+    ) -> "Report":
+        """A report on these runs; of a study, it shows the baseline and the best trials.
+
+        Args:
+            runs: of all arms, the reference first.
+            folder: that holds them, and the record of a study if they belong to one.
+            title: stands above the page and the picture.
+            detectors: whose lead times it tells, or None.
+
+        Raises:
+            ConfigError: there are neither runs nor a study, or the study's record cannot be used.
+        """
+        study = StudyRecord.read(folder) if (folder / STUDY).exists() else None
+        if study is None:
+            check_any(runs, folder)
+            return cls(title=title, runs=runs, shown=runs, study=None, detectors=detectors or {})
+        selection = select(runs, study)
+        section = StudySection.of(study, runs, selection.told, str(folder / STUDY))
+        return cls(title=title, runs=runs, shown=selection.runs, study=section, detectors=detectors or {})
+
+    def publish(self, folder: Path, out: Path | None, csv: Path | None, console: Console) -> None:
+        """Print the tables; write the page and the picture into the folder, or the one that `out` names; then the CSV.
+
+        Raises:
+            ConfigError: a file cannot be written.
+        """
+        if self.study is not None and not self.study.finished:
+            console.print(NONE_FINISHED, highlight=False, markup=False)
+        if self.shown:
+            print_tables(self.shown, self.detectors, console)
+        page = out or folder / REPORT
+        if page.suffix.lower() == PAGE:
+            self.write_page(page, console)
+        picture = out or folder / FIGURE
+        if picture.suffix.lower() == PICTURE and self.shown:
+            write_figure(self.shown, picture, self.title, console)
+        if csv is not None:
+            write_csv(self.runs, csv)
+
+    def write_page(self, path: Path, console: Console) -> None:
+        """Write the page and the CSV files beside it, and say where it is. Each file is whole, or as it was before.
+
+        Raises:
+            ConfigError: a file cannot be written.
+        """
+        tables = summary_tables(self.shown) if self.shown else []
+        if self.detectors and self.shown:
+            tables.append(lead_time_table(lead_times(self.shown, self.detectors)))
+        page = Page(title=self.title, runs=self.shown, tables=tables, study=self.study).html()
+        with replacing(path) as partial:
+            partial.write_text(page, encoding="utf-8")
+        files = csv_files(path)
+        write_csv(self.runs, files["runs"])
+        write_curves(self.shown, files["curves"])
+        if self.study is not None:
+            write_trials(self.study.study, files["trials"])
+        console.print(f"report: {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def write_report(runs: Sequence[Curves], folder: Path, title: str, console: Console) -> None:
+    """Write the page on these runs into their folder, with the study that it holds, if any.
 
     Args:
-        folder: of an experiment.
-        stability: what counts as a collapse; None takes what each run's own config says.
+        runs: of all arms, the reference first.
+        folder: of the comparison or the study.
+        title: stands above it.
+        console: for the line that says where it is.
 
     Raises:
-        ConfigError: there is none, or one of them has a file that cannot be used.
+        ConfigError: as `Report.of`; or a file cannot be written.
     """
-    found = [
-        (path.parents[1].name, int(seed[1]), path.parent)
-        for path in folder.glob(f"*/*/{METRICS}")
-        if (seed := SEED_FOLDER.fullmatch(path.parent.name))
-    ]
-    found.sort(key=lambda run: (run[0] != REFERENCE, run[0], run[1]))
-    runs = [Curves.read(path, arm, seed) for arm, seed, path in found]
-    runs = [run for run in runs if len(run.steps)]
-    if not runs:
-        raise ConfigError(str(folder), "", MISSING, f"recorded runs: <arm>/seed-<n>/{METRICS} with at least one step")
-    return runs if stability is None else [replace(run, stability=stability) for run in runs]
+    Report.of(runs, folder, title).write_page(folder / REPORT, console)
 
 
 def print_tables(runs: Sequence[Curves], detectors: Mapping[str, DetectorConfig], console: Console) -> None:
@@ -107,14 +191,10 @@ def write_csv(runs: Sequence[Curves], path: Path) -> None:
     columns = measures(runs)
     header = ["arm", "seed", "steps", "collapse_step", "collapse_reason"]
     header += [re.sub(r"\W+", "_", measure.heading) for measure in columns]
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(header)
-            for run in runs:
-                verdict = run.verdict()
-                collapse = [verdict.step, verdict.reason] if verdict else ["", ""]
-                figures = ["" if math.isnan(value := measure.of(run)) else value for measure in columns]
-                writer.writerow([run.arm, run.seed, len(run.steps), *collapse, *figures])
-    except OSError as error:
-        raise ConfigError("--csv", "", str(path), f"a file that can be written ({error.strerror})") from None
+    lines: list[list[Cell]] = []
+    for run in runs:
+        verdict = run.verdict()
+        collapse = [verdict.step, verdict.reason] if verdict else [None, None]
+        figures = [None if math.isnan(value := measure.of(run)) else value for measure in columns]
+        lines.append([run.arm, run.seed, len(run.steps), *collapse, *figures])
+    write_lines(path, header, lines)

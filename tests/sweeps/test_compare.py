@@ -33,7 +33,7 @@ from orchestrator.tracking.store import MlflowStore
 from orchestrator.tracking.tracker import TrackedRun, Tracker
 from sweeps import compare
 from sweeps.compare import COMPARISON, Comparison
-from sweeps.report import FIGURE
+from sweeps.report import FIGURE, REPORT
 from sweeps.runs import find_runs
 
 STEPS = 3
@@ -49,7 +49,7 @@ class FakeStore:
     def __init__(self) -> None:
         self.cards: dict[str, list[RunCard]] = {}  # by uid, of each time it was opened
         self.parents: dict[str, str | None] = {}
-        self.artifacts: dict[str, bytes] = {}
+        self.artifacts: dict[str, dict[str, bytes]] = {}
         self.ends: list[str] = []
 
     def open_run(self, card: RunCard, parent_id: str | None) -> str:
@@ -61,7 +61,7 @@ class FakeStore:
         assert run_id in self.cards
 
     def log_artifact(self, run_id: str, path: Path) -> None:
-        self.artifacts[run_id] = path.read_bytes()
+        self.artifacts.setdefault(run_id, {})[path.name] = path.read_bytes()
 
     def end_run(self, run_id: str, status: str) -> None:
         self.ends.append(status)
@@ -133,6 +133,9 @@ class World:
     def uid(self) -> str:
         return str(json.loads((self.place / COMPARISON).read_text())["uid"])
 
+    def drawn(self) -> dict[str, bytes]:
+        return {name: (self.place / name).read_bytes() for name in (FIGURE, REPORT)}
+
     @property
     def warnings(self) -> list[str]:
         return [line for line in self.screen.getvalue().splitlines() if line.startswith("warning: ")]
@@ -164,7 +167,7 @@ class FakeExperiment:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     world = World(tmp_path)
-    monkeypatch.setattr(compare, "Experiment", lambda spec, session, console: FakeExperiment(world, spec))
+    monkeypatch.setattr(compare, "Experiment", lambda spec, crews, console: FakeExperiment(world, spec))
     return world
 
 
@@ -191,14 +194,14 @@ def test_every_arm_runs_with_every_seed_below_one_parent(world: World) -> None:
     [[card]] = world.store.cards.values()
     assert (card.name, card.tags["arms"], card.tags["seeds"]) == ("e comparison", "baseline, decay", "0, 1")
     assert world.store.ends == ["FINISHED"]
-    assert world.store.artifacts == {world.uid: (world.place / FIGURE).read_bytes()}
+    assert world.store.artifacts == {world.uid: world.drawn()}
     assert world.warnings == []
 
 
 def test_what_a_comparison_leaves_beside_its_arms_is_taken_for_no_run(world: World) -> None:
     world.run()
     files = {path.name for path in world.place.iterdir() if path.is_file()}
-    assert files == {COMPARISON, FIGURE, LOCK}
+    assert files == {COMPARISON, FIGURE, REPORT, "report.csv", "curves.csv", LOCK}
     assert list(find_runs(world.runs)) == ["e/baseline/seed-0", "e/baseline/seed-1", "e/decay/seed-0", "e/decay/seed-1"]
 
 
@@ -317,7 +320,7 @@ def test_a_file_is_replaced_once_the_new_one_is_on_the_disk(world: World, monkey
 
 @pytest.fixture
 def disk(world: World) -> Iterator[Path]:
-    with small_disk(world.runs) as place:
+    with small_disk(world.runs, mib=16) as place:  # a report is about 5
         yield place
 
 
@@ -368,7 +371,7 @@ def test_a_failure_still_leaves_table_and_figure(world: World, failure: BaseExce
     assert raised.value is failure
     assert world.trained == [("baseline", 0), ("decay", 0)]
     assert "baseline" in world.screen.getvalue()
-    assert world.store.artifacts == {world.uid: (world.place / FIGURE).read_bytes()}
+    assert world.store.artifacts == {world.uid: world.drawn()}
     assert world.store.ends == [status]
     assert world.warnings == []
     assert not is_locked(world.place)
@@ -484,7 +487,7 @@ def test_a_comparison_is_in_use_from_the_first_run_to_the_figure(world: World, m
     monkeypatch.setattr(world.store, "log_artifact", logged)
     monkeypatch.setattr(world.store, "end_run", ended)
     world.run(seeds=[0])
-    assert held == (2 * STEPS + 2) * [True]
+    assert held == (2 * STEPS + 3) * [True]
     assert not is_locked(world.place)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,11 +15,22 @@ from orchestrator.config_errors import ConfigError
 from orchestrator.run.folder import METRICS
 from orchestrator.stability import StabilityConfig
 from sweeps import cli
-from sweeps.report import find_folder, read_runs, write_csv
+from sweeps.report import csv_files, write_csv
+from sweeps.report_runs import find_folder, recorded_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 PNG = b"\x89PNG\r\n\x1a\n"
 DETECTORS = "length: {kind: length_triggered, baseline_steps: 2, smoothing: 1.0, patience: 1}\n"
+TRIAL = {
+    "number": 0,
+    "arm": "trial-000",
+    "state": "complete",
+    "params": {"scheduler.ratio": 1.5},
+    "value": 0.7,
+    "constraints": {},
+    "reason": None,
+    "seeds": {"0": {"steps": 16, "executed": 6, "source": "baseline", "forked_at": 10}},
+}
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -38,6 +50,22 @@ def rows(surge: int | None = None, collapse: int | None = None) -> list[dict[str
 def record(folder: Path, recorded: Sequence[dict[str, float]]) -> None:
     folder.mkdir(parents=True)
     (folder / METRICS).write_text("".join(json.dumps(row) + "\n" for row in recorded))
+
+
+def record_study(folder: Path, trials: Sequence[dict[str, Any]], space: dict[str, Any] | None = None) -> None:
+    folder.mkdir(parents=True)
+    study = {
+        "name": folder.name,
+        "direction": "maximize",
+        "objective": {"metric": "reward/mean", "last": 3, "aggregate": "mean"},
+        "space": space or {"scheduler.ratio": {"kind": "float", "low": 1.2, "high": 3.0, "log": False}},
+        "seeds": [0],
+        "steps": 16,
+        "sharing": True,
+        "trials": trials,
+        "accounting": {"executed": 22, "saved": 10, "naive": 32, "free": 0, "merged": 0},
+    }
+    (folder / "study.json").write_text(json.dumps(study))
 
 
 @pytest.fixture
@@ -77,7 +105,7 @@ def row(printed: str, heading: str) -> list[str]:
 
 
 def test_baseline_comes_first_and_seeds_count_as_numbers(runs: Path) -> None:
-    found = read_runs(runs / "demo")
+    found = recorded_runs(runs / "demo")
     assert [(run.arm, run.seed) for run in found] == [("baseline", 0), ("baseline", 10), ("a-decay", 0), ("a-decay", 2)]
 
 
@@ -87,13 +115,13 @@ def test_what_is_no_run_is_left_out(runs: Path) -> None:
     record(demo / "a-decay" / "seed-x", rows())
     record(demo / "a-decay" / "seed-3", [])
     (demo / "a-decay" / "seed-4").mkdir()
-    assert len(read_runs(demo)) == 4
+    assert len(recorded_runs(demo)) == 4
 
 
 def test_settings_given_for_all_runs_win_over_their_own(runs: Path) -> None:
     (runs / "demo" / "a-decay" / "seed-0" / "config.yaml").write_text("stability: {patience: 7}\n")
-    assert [run.stability.patience for run in read_runs(runs / "demo")] == [10, 10, 7, 10]
-    assert {run.stability.patience for run in read_runs(runs / "demo", StabilityConfig(patience=3))} == {3}
+    assert [run.stability.patience for run in recorded_runs(runs / "demo")] == [10, 10, 7, 10]
+    assert {run.stability.patience for run in recorded_runs(runs / "demo", StabilityConfig(patience=3))} == {3}
 
 
 def test_a_folder_is_found_by_its_path_or_its_name(runs: Path) -> None:
@@ -110,7 +138,7 @@ def test_a_folder_is_found_by_its_path_or_its_name(runs: Path) -> None:
 
 
 def test_the_csv_has_a_line_per_run_with_its_collapse_and_figures(runs: Path, tmp_path: Path) -> None:
-    write_csv(read_runs(runs / "demo"), tmp_path / "out.csv")
+    write_csv(recorded_runs(runs / "demo"), tmp_path / "out.csv")
     with (tmp_path / "out.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [(line["arm"], line["seed"], line["steps"]) for line in lines] == [
@@ -133,7 +161,7 @@ def test_the_csv_has_a_line_per_run_with_its_collapse_and_figures(runs: Path, tm
 
 def test_a_figure_that_one_run_lacks_is_empty_in_the_csv(runs: Path, tmp_path: Path) -> None:
     record(runs / "demo" / "z" / "seed-0", [{"step": 0, "gradient/norm_smoothed": 0.5}])
-    write_csv(read_runs(runs / "demo"), tmp_path / "out.csv")
+    write_csv(recorded_runs(runs / "demo"), tmp_path / "out.csv")
     with (tmp_path / "out.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["smoothed_norm_last"] for line in lines] == ["", "", "", "", "0.5"]
@@ -143,7 +171,7 @@ def test_a_figure_that_one_run_lacks_is_empty_in_the_csv(runs: Path, tmp_path: P
 # The command.
 
 
-def test_the_report_prints_arms_and_differences_and_draws_the_figure(evenkeel: Command, runs: Path) -> None:
+def test_the_report_prints_arms_and_differences_and_writes_page_and_figure(evenkeel: Command, runs: Path) -> None:
     code, out, err = evenkeel("report", "demo")
     assert (code, err) == (0, "")
     assert row(out, "seeds") == ["0, 10", "0, 2"]
@@ -154,6 +182,48 @@ def test_the_report_prints_arms_and_differences_and_draws_the_figure(evenkeel: C
     assert "lead time" not in out
     assert "figure: runs/demo/comparison.png" in out
     assert (runs / "demo" / "comparison.png").read_bytes().startswith(PNG)
+    assert "report: runs/demo/report.html" in out
+    assert (runs / "demo" / "report.html").read_text().startswith("<!doctype html>")
+    assert (runs / "demo" / "report.csv").read_text().startswith("arm,seed,steps,collapse_step,")
+    assert (runs / "demo" / "curves.csv").read_text().startswith("arm,seed,step,key,value\n")
+    assert not (runs / "demo" / "trials.csv").exists()
+
+
+def test_a_page_of_another_name_has_its_csv_beside_it_and_no_picture(evenkeel: Command, runs: Path) -> None:
+    Path("there").mkdir()
+    code, out, _ = evenkeel("report", "demo", "--out", "there/x.html")
+    assert (code, "figure: " in out) == (0, False)
+    assert sorted(path.name for path in Path("there").iterdir()) == ["x-curves.csv", "x.csv", "x.html"]
+    assert not (runs / "demo" / "report.html").exists()
+    assert csv_files(Path("a/report.html"))["trials"] == Path("a/trials.csv")
+
+
+def test_the_page_has_the_lead_times_of_the_detectors(evenkeel: Command, runs: Path) -> None:
+    Path("d.yaml").write_text(DETECTORS)
+    assert evenkeel("report", "demo", "--detectors", "d.yaml")[0] == 0
+    assert "6.5 (5-8)" in (runs / "demo" / "report.html").read_text()
+
+
+def test_the_report_on_a_study_shows_its_trials(evenkeel: Command, runs: Path) -> None:
+    record_study(runs / "study", [TRIAL])
+    record(runs / "study" / "baseline" / "seed-0", rows(surge=4, collapse=12))
+    record(runs / "study" / "trial-000" / "seed-0", rows())
+    code, out, _ = evenkeel("report", "study")
+    assert code == 0
+    assert row(out, "collapsed")[1] == "0 of 1"
+    assert "Best: trial 0 with 0.7;" in (runs / "study" / "report.html").read_text()
+    assert (runs / "study" / "trials.csv").read_text().startswith("trial,state,value,scheduler.ratio,")
+
+
+def test_a_study_without_a_finished_trial_has_a_page_that_says_so(evenkeel: Command, runs: Path) -> None:
+    record_study(runs / "study", [{**TRIAL, "state": "failed", "value": None, "reason": "<script>alert(1)</script>"}])
+    code, out, err = evenkeel("report", "study")
+    assert (code, err) == (0, "")
+    assert "No trial of this study has finished yet" in out
+    page = (runs / "study" / "report.html").read_text()
+    assert "No trial of this study has finished yet" in page
+    assert "<script>alert" not in page and "&lt;script&gt;alert" in page
+    assert not (runs / "study" / "comparison.png").exists()
 
 
 def test_with_detectors_the_report_prints_their_lead_times(evenkeel: Command, runs: Path) -> None:
@@ -198,7 +268,13 @@ def test_names_are_printed_as_they_are(evenkeel: Command) -> None:
         (["wrong"], "runs/wrong/a/seed-0/config.yaml: stability.patience: got 0, expected greater than or equal to 1"),
         (["demo", "--detectors", "gone.yaml"], "gone.yaml: expected a readable file (No such file or directory)"),
         (["demo", "--detectors", "bad.yaml"], "bad.yaml: it.kind: got 'magic', expected a kind out of 'constant', "),
-        (["demo", "--out", "figure.gif"], "--out: got 'figure.gif', expected a file name that ends in .png"),
+        (["demo", "--out", "figure.gif"], "--out: got 'figure.gif', expected a file name that ends in .html or .png"),
+        (
+            ["demo", "--out", "folder.html"],
+            "the CSV beside --out: got 'folder.csv', expected a file, new or to be replaced",
+        ),
+        (["study"], "runs/study/study.json: trials.0.state: got 'won', expected "),
+        (["wild"], "runs/wild/study.json: space.a: kind: got 'magic', expected "),
         (["demo", "--out", "bad.yaml/f.png"], "--out: got 'bad.yaml/f.png', expected a file in a folder that exists"),
         (["demo", "--out", "gone/f.png"], "--out: got 'gone/f.png', expected a file in a folder that exists"),
         (["demo", "--out", "folder.png"], "--out: got 'folder.png', expected a file, new or to be replaced"),
@@ -235,6 +311,9 @@ def test_bad_input_is_one_line_and_exit_code_two(
     Path("bad.yaml").write_text("it: {kind: magic}\n")
     Path("lost.yaml").write_text("it: {kind: signal_triggered, signal: reward/maen}\n")
     Path("folder.png").mkdir()
+    Path("folder.csv").mkdir()
+    record_study(runs / "study", [{**TRIAL, "state": "won"}])
+    record_study(runs / "wild", [], {"a": {"kind": "magic"}})
     before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     code, out, err = evenkeel("report", *arguments)
     assert (code, out) == (2, "")
