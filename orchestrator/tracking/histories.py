@@ -3,15 +3,14 @@
 import logging
 import os
 import re
-import sqlite3
 import sys
 from collections.abc import Collection, Iterable
-from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from orchestrator.config_errors import MISSING, ConfigError
 from orchestrator.trace_tables import STEP, TraceTable
+from orchestrator.tracking.database_check import check_file
 
 UNKNOWN_RUN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 OTHER_CLOCK = "system/"  # MLflow's own measurements of the machine: their steps count samples
@@ -33,21 +32,10 @@ def tracking_uri(given: str | None, runs: Path, run_id: str) -> str:
         raise ConfigError(run_id, "", MISSING, f"a file, a run folder or an MLflow run id; {where}")
     parts = urlsplit(uri, allow_fragments=False)
     if parts.scheme.startswith("sqlite"):
-        _check_database(uri, Path(parts.path.removeprefix("/")))
+        check_file(uri)
     elif (parts.scheme == "file" or uri.startswith((".", "/"))) and not Path(unquote(parts.path)).is_dir():
         raise ConfigError("tracking URI", uri, MISSING, "a folder that is there")
     return uri
-
-
-def _check_database(uri: str, path: Path) -> None:
-    """MLflow would make the file, or its tables in it."""
-    if not path.is_file():
-        raise ConfigError("tracking URI", uri, MISSING, "a database file that is there")
-    try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            database.execute("SELECT run_uuid FROM runs LIMIT 1")
-    except sqlite3.Error as error:
-        raise ConfigError("tracking URI", uri, MISSING, f"a database of MLflow's ({error})") from None
 
 
 def read_history(run_id: str, wanted: Collection[str], uri: str) -> TraceTable:

@@ -93,6 +93,24 @@ def test_parent_and_child_reach_mlflow_with_all_they_logged(tmp_path: Path) -> N
     assert [file.path for file in client.list_artifacts(the_id(child))] == ["figure.png"]
 
 
+def test_a_search_for_a_parent_finds_exactly_its_children(uri: str, tmp_path: Path) -> None:
+    tracker = Tracker(uri, tmp_path, pytest.fail)
+    parents = [TrackedRun(tracker, card(f"study-{n}", uid=f"p{n}")) for n in range(2)]
+    for number, parent in enumerate((*parents, *parents, None)):
+        run = TrackedRun(tracker, card(f"trial-{number}", uid=f"c{number}"), parent)
+        for step in range(3):
+            run.log_step(record(step))
+        run.end("FINISHED")
+    tracker.close()
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("e").experiment_id
+    for number, parent in enumerate(parents):
+        found = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{parent.known_id}'")
+        assert {run.info.run_name for run in found} == {f"trial-{number}", f"trial-{number + 2}"}
+        for run in found:
+            assert_each_step_is_there_once(uri, run.info.run_id, 3)
+
+
 def test_a_server_that_is_never_there_is_told_of_twice_and_closing_is_bounded(closed: str) -> None:
     warnings = list[str]()
     tracker = Tracker(closed, None, warnings.append, waits=QUICK, close_timeout_s=0.5)
