@@ -104,9 +104,12 @@ def _path(location: Sequence[int | str], tree: Any) -> tuple[str, ...]:
     """The keys of a pydantic location, without the `kind` tags it puts in for tagged unions."""
     path: list[str] = []
     node = tree
+    is_tagged = False  # the tag comes once for each block, before the keys in it; a block may have a key of its name
     for key in location:
-        if isinstance(node, Mapping) and key not in node and node.get("kind") == key:
+        if isinstance(node, Mapping) and node.get("kind") == key and not is_tagged:
+            is_tagged = True
             continue
+        is_tagged = False
         path.append(str(key))
         if isinstance(node, Mapping):
             node = node.get(key)

@@ -22,9 +22,13 @@ from orchestrator.config_errors import MISSING, ConfigError
 from orchestrator.failures import known_failures
 from orchestrator.model_files import find_model
 from orchestrator.run.resume import check_resumable
+from orchestrator.ui_cli import ui_app
 from sweeps.runs_cli import runs_app
+from sweeps.sweep_cli import sweep
 
 app.add_typer(runs_app, name="runs")
+app.command(epilog="Example: evenkeel sweep examples/sweep.yaml --set trials=4")(sweep)
+app.add_typer(ui_app)
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo.yaml"
 USER_MISTAKE, FAILURE, INTERRUPTED = 2, 1, 130
@@ -80,24 +84,24 @@ def report(
     detectors: Annotated[
         Path | None, typer.Option(metavar="D.yaml", help="detectors by name, each a scheduler block; and 'stability'")
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="F.png", help="default: comparison.png in FOLDER")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="F", help="F.html or F.png; default: report.html, comparison.png in FOLDER")
+    ] = None,
     csv: Annotated[Path | None, typer.Option(metavar="F.csv", help="also write a line of figures per run")] = None,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Tables and figure of recorded runs; with detectors, how early each would have warned of a collapse."""
+    """Tables and figures of recorded runs, as a page; with detectors, how early each would have warned."""
     from sweeps.detectors import Detectors, check_signals
-    from sweeps.report import FIGURE, check_files, find_folder, print_tables, read_runs, write_csv, write_figure
+    from sweeps.report import Report, check_files
+    from sweeps.report_runs import find_folder, recorded_runs
 
     path = find_folder(folder, runs)
-    figure = out or path / FIGURE
-    check_files(figure, csv, path, detectors)
+    check_files(out, csv, path, detectors)
     named = Detectors.read(detectors) if detectors else Detectors(policies={}, stability=None)
-    recorded = read_runs(path, named.stability)
+    recorded = recorded_runs(path, named.stability)
+    whole = Report.of(recorded, path, path.resolve().name, named.policies)
     check_signals(named.policies, recorded, str(detectors))
-    print_tables(recorded, named.policies, console)
-    write_figure(recorded, figure, path.resolve().name, console)
-    if csv is not None:
-        write_csv(recorded, csv)
+    whole.publish(path, out, csv, console)
 
 
 @app.command(epilog="Example: evenkeel replay runs/demo/baseline/seed-0 --policy policy.yaml --plot replay.png")

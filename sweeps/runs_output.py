@@ -18,7 +18,7 @@ from sweeps.run_summary import RunSummary
 
 WHEN = "ended, or began"  # in UTC
 LESS_URGENT = (WHEN, "their size")  # left out of a table that is too wide, in this order
-STYLES = {"running": "green", "finished": "", "collapsed": "yellow", "unknown": "dim"}  # the others are trouble
+STYLES = dict(running="green", finished="", stopped="", collapsed="yellow", unknown="dim")  # the others are trouble
 
 
 def show_list(runs: Sequence[RunSummary], root: Path, console: Console) -> None:

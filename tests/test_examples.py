@@ -8,6 +8,7 @@ from orchestrator.config import ExperimentFile
 from orchestrator.crew.worker_specs import plan_of, transfer_backend
 from orchestrator.model_files import find_model
 from orchestrator.yaml_files import read_mapping
+from sweeps.sweep_file import SweepFile
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(path for path in (ROOT / "examples").rglob("*.yaml") if "task" in read_mapping(path))
@@ -28,6 +29,16 @@ def test_every_arm_of_a_shipped_experiment_resolves(path: Path) -> None:
         assert len(plan_of(config)) == config.rollout.workers + config.learner.workers + 1
         if config.model.path == "embedded":
             assert find_model(config, str(path)).context_length == 512
+
+
+def test_the_shipped_sweep_is_about_both_triggered_policies_and_shares_steps() -> None:
+    sweep = SweepFile.read(ROOT / "examples" / "sweep.yaml")
+    assert sweep.shares
+    assert sweep.config.trials == 16
+    kinds = sweep.config.space["scheduler.kind"]
+    assert {"length_triggered", "signal_triggered"} == set(kinds.edges())
+    baseline, reported = sweep.baseline_config(), sweep.trial_config(sweep.config.enqueue[0])
+    assert baseline.model_copy(update={"scheduler": reported.scheduler}) == reported
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_mlflow_has_the_arms_as_children_with_whole_curves(comparison: Compariso
     query = f"tags.mlflow.parentRunId = '{parent.info.run_id}'"
     children = client.search_runs([experiment.experiment_id], filter_string=query)
     assert sorted(run.data.tags["arm"] for run in children) == ["baseline", "decay", "twin"]
-    assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["comparison.png"]
+    assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["comparison.png", "report.html"]
     for run in children:
         curve = client.get_metric_history(run.info.run_id, "reward/mean")
         recorded = [row["reward/mean"] for row in comparison.rows(run.data.tags["arm"])]

@@ -31,7 +31,7 @@ def test_a_run_that_goes_on_is_running_and_one_that_was_killed_has_died(folder: 
     assert read(folder).status == RUNNING
 
 
-@pytest.mark.parametrize("end", ["finished", "collapsed", "failed", "interrupted"])
+@pytest.mark.parametrize("end", ["finished", "collapsed", "stopped", "failed", "interrupted"])
 def test_how_a_run_ended_is_its_state(folder: Path, end: str) -> None:
     make_run(folder, status=replace(RUNNING, status=end))  # type: ignore[arg-type]
     assert read(folder).state == end
