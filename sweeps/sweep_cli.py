@@ -61,4 +61,6 @@ def sweep(
                 console=console,
                 interrupted=interrupted.is_set,
             )
-            Study(grounds, store, interrupted).run()
+            record = Study(grounds, store, interrupted).run()
+    if record.has_failed:
+        raise typer.Exit(1)

@@ -84,11 +84,8 @@ def conclude(sweep: SweepFile, runs: Path, store: StudyStore, parent: TrackedRun
             (folder / PLOTS).write_text(plots, encoding="utf-8")
     except OSError as error:
         raise RunFolderFull(folder, error) from error
-    written = [STUDY, PLOTS] if plots else [STUDY]
-    if recorded := recorded_runs(folder):
-        write_report(recorded, folder, sweep.name, console)
-        written.append(REPORT)
-    for name in written:
+    write_report(recorded_runs(folder), folder, sweep.name, console)
+    for name in [STUDY, REPORT, PLOTS] if plots else [STUDY, REPORT]:
         parent.log_artifact(folder / name)
 
 

@@ -102,6 +102,11 @@ class StudyRecord(Settings):
         sign = 1 if self.direction == "minimize" else -1
         return min(done, key=lambda trial: sign * (trial.value or 0.0), default=None)
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether every trial has failed by itself, so that nothing is known."""
+        return bool(self.trials) and all(trial.state == "failed" for trial in self.trials)
+
     @classmethod
     def read(cls, folder: Path) -> "StudyRecord":
         """What a study's folder holds.

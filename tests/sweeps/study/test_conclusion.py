@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from orchestrator.run.folder import RunFolderFull
+from sweeps.report import REPORT
 from sweeps.study.conclusion import PLOTS, accounts, conclude, parameters, trial_table
 from sweeps.study.record import STUDY, Accounting, ObjectiveRecord, SeedRecord, StudyRecord, TrialRecord
 
@@ -129,7 +130,8 @@ def test_a_study_with_nothing_finished_says_so(sweeps: Any) -> None:
     told = ending.conclude()
     assert "0 training steps instead of 0" in told
     assert "no trial has finished within the constraints" in told
-    assert (ending.parent.tags, ending.parent.artifacts) == ({}, [STUDY])
+    assert (ending.parent.tags, ending.parent.artifacts) == ({}, [STUDY, REPORT])
+    assert "No trial of this study has finished yet" in (sweeps.folder / REPORT).read_text()
     assert StudyRecord.read(sweeps.folder).trials == []
 
 
@@ -145,7 +147,7 @@ def test_the_best_parameters_and_all_files_reach_mlflow(sweeps: Any, drive: Any)
         "best.scheduler.ratio": str(best.params["scheduler.ratio"]),
         "best.scheduler.patience": str(best.params["scheduler.patience"]),
     }
-    assert ending.parent.artifacts == [STUDY, PLOTS]  # and no report, as no run has recorded a step
+    assert ending.parent.artifacts == [STUDY, REPORT, PLOTS]
     assert len(StudyRecord.read(sweeps.folder).trials) == 3
 
 

@@ -141,3 +141,11 @@ def test_the_best_keeps_all_constraints_and_is_complete() -> None:
     ended = [trial(n, None, state=state) for n, state in enumerate(("pruned", "failed", "running"))]
     assert best_number(*ended, trial(3, -5.0)) == 3
     assert best_number(*ended) is best_number() is best_number(trial(0, 0.5, constraints=broken)) is None
+
+
+@pytest.mark.parametrize(
+    ("states", "has_failed"),
+    [([], False), (["failed", "failed"], True), (["failed", "pruned"], False), (["failed", "running"], False)],
+)
+def test_a_study_has_failed_when_every_trial_has(states: list[str], has_failed: bool) -> None:
+    assert study(*(trial(n, state=state) for n, state in enumerate(states))).has_failed is has_failed
