@@ -80,7 +80,13 @@ def test_what_is_free_may_change(changes: dict[str, Any]) -> None:
         ({"learner": {"tokens_per_microbatch": 99}}, "learner.tokens_per_microbatch", 8192, 99),
         ({"learner": {"optimizer": {"betas": [0.8, 0.9]}}}, "learner.optimizer.betas", [0.9, 0.95], [0.8, 0.9]),
         ({"name": "f"}, "name", "e", "f"),
-        ({"shadow": {"a.b": {"kind": "constant"}}}, "shadow.a.b", MISSING, resolved({})["scheduler"]),
+        pytest.param(
+            {"shadow": {"a.b": {"kind": "constant"}}},
+            "shadow.a.b",
+            MISSING,
+            resolved({})["scheduler"],
+            id="a new shadow",
+        ),
     ],
     ids=str,
 )
