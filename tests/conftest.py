@@ -1,5 +1,6 @@
 """What holds for all tests."""
 
+import os
 import signal
 
 from hypothesis import settings
@@ -12,3 +13,6 @@ settings.load_profile("evenkeel")
 
 # Whoever runs the tests in the background of a script has them ignore SIGINT; the tests of interrupts send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Where tests run in several processes, each is told how wide a screen it has; tables are as wide as tests say.
+os.environ.pop("COLUMNS", None)

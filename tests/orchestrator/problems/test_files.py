@@ -345,10 +345,11 @@ def test_a_list_without_a_file_is_refused() -> None:
     assert str(raised.value) == "gsm8k.yaml: task.train: got [], expected at least one file"
 
 
-def test_all_paths_are_looked_at_before_the_first_file_is_read(tmp_path: Path) -> None:
-    bad = write_json_lines(tmp_path / "bad", [{}])
+def test_all_paths_are_looked_at_before_the_first_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    bad = write_json_lines(Path("bad"), [{}])
     with pytest.raises(ConfigError) as raised:
-        open_files(bad, tmp_path / "none.jsonl")
+        open_files(bad, Path("none.jsonl"))
     assert "none.jsonl" in str(raised.value)
 
 
