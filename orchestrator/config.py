@@ -188,7 +188,7 @@ class ExperimentFile:
         changes = [_parse_override(text) for text in overrides]
         for key_path, value in changes:
             if key_path[0] == "arms":
-                _set(tree, key_path, value)
+                set_value(tree, key_path, value)
         over_arms = tuple(change for change in changes if change[0][0] != "arms")
         file = cls(path=path, tree=tree, overrides=over_arms)
         as_written = replace(file, overrides=())
@@ -218,7 +218,7 @@ class ExperimentFile:
         tree = deepcopy({key: value for key, value in self.tree.items() if key != "arms"})
         tree = merge(tree, changes)
         for path, value in self.overrides:
-            _set(tree, path, value)
+            set_value(tree, path, value)
         try:
             return ExperimentConfig.model_validate(tree)
         except ValidationError as error:
@@ -285,7 +285,12 @@ def _parse_override(text: str) -> tuple[tuple[str, ...], Any]:
     return path, parse_scalar(value, source=f"--set {name}")
 
 
-def _set(tree: Tree, path: Sequence[str], value: Any) -> None:
+def set_value(tree: Tree, path: Sequence[str], value: Any) -> None:
+    """Put a value at a path of keys, as `--set` does.
+
+    Raises:
+        ConfigError: something on the way is no mapping.
+    """
     node = tree
     for key in path[:-1]:
         below = node.setdefault(key, {})

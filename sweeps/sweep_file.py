@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from actors.lr_policies import ConstantConfig
-from orchestrator.config import DEFAULT_ARM, ExperimentConfig, ExperimentFile, Tree, merge
+from orchestrator.config import DEFAULT_ARM, ExperimentConfig, ExperimentFile, Tree, merge, set_value
 from orchestrator.config_errors import MISSING, ConfigError, describe, one_of
 from orchestrator.yaml_files import parse_scalar, read_mapping
 from sweeps.space_check import SpaceCheck
@@ -46,7 +46,7 @@ class SweepFile:
         tree["name"] = Path(path).stem if tree.get("name") is None else tree["name"]
         changes = [_override(text, tree) for text in overrides]
         for keys, value in changes:
-            _set(tree, keys, value)
+            set_value(tree, keys, value)
         config = _sweep_config(tree, str(path), changes)
         file = cls(path=str(path), config=config, experiment=_experiment(config, str(path)))
         SpaceCheck(file.path, config, file._with_defaults(), file.trial_config).run()
@@ -138,13 +138,3 @@ def _in_space(keys: tuple[str, ...], tree: Tree) -> tuple[str, ...]:
         if isinstance(known, Mapping) and path in known:
             return ("space", path, *keys[length:])
     return tuple(filter(None, ("space", ".".join(keys[1:]))))
-
-
-def _set(tree: Tree, keys: Sequence[str], value: Any) -> None:
-    node = tree
-    for key in keys[:-1]:
-        below = node.setdefault(key, {})
-        if not isinstance(below, dict):
-            raise ConfigError("--set", ".".join(keys), value, f"a key below {key!r}, which holds {below!r}")
-        node = below
-    node[keys[-1]] = value

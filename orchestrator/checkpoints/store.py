@@ -94,8 +94,8 @@ class CheckpointStore:
         if place.exists():
             self._hide(place, state.step, REPLACED)
         partial.rename(place)
-        _sync(self.folder)
-        _sync(self.folder.parent)
+        sync(self.folder)
+        sync(self.folder.parent)
         with suppress(OSError):
             self._remove_surplus(state.step)
         return place
@@ -170,11 +170,12 @@ def _sync_all(folder: Path) -> None:
     """Wait until the files in a folder, and the folders in it, are on the disk."""
     for parent, _, names in os.walk(folder, topdown=False):
         for name in names:
-            _sync(Path(parent, name))
-        _sync(Path(parent))
+            sync(Path(parent, name))
+        sync(Path(parent))
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)

@@ -26,11 +26,6 @@ class Fork:
     forked_at: Annotated[int, Field(ge=1)]  # the first step that it does itself, which is how many are shared
     whole: bool  # the source was over and decided every rate alike: nothing was left to do
 
-    @property
-    def steps_shared(self) -> int:
-        """Steps that the source did for it."""
-        return self.forked_at
-
     def to_json(self) -> str:
         """One JSON object in one line."""
         return json.dumps(asdict(self)) + "\n"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.checkpoints.manifest import CheckpointDamaged
+from orchestrator.checkpoints.store import sync
 from orchestrator.config import ExperimentConfig
 from orchestrator.run.folder import RunFolderFull
 from sweeps.fork.contents import BeginningGone, fill
@@ -67,14 +68,6 @@ def _put(building: Path, folder: Path) -> None:
     """Make sure that everything is on the disk, then give it its name."""
     for parent, _, names in os.walk(building, topdown=False):
         for path in [*(Path(parent, name) for name in names), Path(parent)]:
-            _sync(path)
+            sync(path)
     building.rename(folder)
-    _sync(folder.parent)
-
-
-def _sync(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+    sync(folder.parent)

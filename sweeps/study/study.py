@@ -11,11 +11,10 @@ from typing import TypeGuard
 from optuna.exceptions import StorageInternalError
 from optuna.trial import Trial, TrialState
 
-from cluster.placement import PlacementError
-from cluster.worker import WorkerFailed, WorkerLost
 from orchestrator.cli import PLAIN
 from orchestrator.config_errors import ConfigError
 from orchestrator.disk import DiskTooSmall
+from orchestrator.failures import known_failures
 from orchestrator.run.folder import RunFolderFull
 from orchestrator.run.lock import RunInUse
 from orchestrator.tracking.refusals import one_line
@@ -160,15 +159,13 @@ class Study:
                 raise
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             trial.set_user_attr(REASON, reason)
-            if not isinstance(error, PlacementError | WorkerLost | WorkerFailed | RuntimeError):
+            if not isinstance(error, known_failures()):  # then it is a bug
                 with suppress(OSError):
                     (self._folder / arm_of(number) / "traceback.txt").write_text(traceback.format_exc())
             return TrialState.FAIL, None
 
     def _say(self, trial: Trial, state: TrialState, value: float | None) -> None:
-        told = {TrialState.COMPLETE: f"value {value:.4g}" if value is not None else ""}.get(state)
-        if told is None:
-            told = f"{state.name.lower()}: {trial.user_attrs.get(REASON, '')}"
+        told = f"{state.name.lower()}: {trial.user_attrs.get(REASON)}" if value is None else f"value {value:.4g}"
         params = ", ".join(f"{path} {_short(value)}" for path, value in trial.params.items())
         self._console.print(f"{arm_of(trial.number)}: {told}  ({params})", **PLAIN)
 

@@ -16,6 +16,7 @@ from orchestrator.config_errors import ConfigError
 from orchestrator.crew.crews import Crews
 from orchestrator.experiment import Experiment, RunSpec
 from orchestrator.run.folder import METRICS, run_path
+from orchestrator.run.resume import check_resumable
 from orchestrator.tracking.tracker import TrackedRun, Tracker
 from sweeps.curves import read_rows
 from sweeps.fork.fork import read_fork
@@ -65,7 +66,13 @@ class Grounds:
         return replace(self.template, config=config, arm=arm, seed=seed, folder=folder, resume=True, quiet=True)
 
     def run(self, spec: RunSpec) -> None:
-        """Train."""
+        """Train.
+
+        Raises:
+            ConfigError: what is in the run's folder is of another config, as when another study has left it.
+            Others as `Experiment.run`.
+        """
+        check_resumable(spec.folder, spec.config, spec.seed, str(spec.folder))
         Experiment(spec, self.crews, self.console).run(self.tracker, self.parent)
 
     def warn_of(self, path: Path, reason: str) -> None:

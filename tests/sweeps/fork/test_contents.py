@@ -125,7 +125,7 @@ def test_a_collapse_that_stops_the_source_stops_the_fork(made: Any) -> None:
     forked = make_fork(best_source(config, 0, [baseline]), made.folder("trial-000"), config, 0, made.refuse)
     assert forked is not None
     assert forked.whole
-    assert forked.steps_shared == len(made.rows(baseline)) < made.steps
+    assert forked.forked_at == len(made.rows(baseline)) < made.steps
     assert made.rows(made.folder("trial-000"))[-1]["stability/collapsed"] == 1.0
     status = RunStatus.read(made.folder("trial-000"))
     assert status is not None

@@ -17,7 +17,6 @@ def test_it_is_read_as_it_was_written(fork: Fork, tmp_path_factory: pytest.TempP
     folder = tmp_path_factory.mktemp("run")
     (folder / FORK).write_text(fork.to_json())
     assert read_fork(folder) == fork
-    assert fork.steps_shared == fork.forked_at
 
 
 def test_a_run_that_began_at_its_beginning_has_none(tmp_path: Path) -> None:

@@ -108,12 +108,12 @@ def test_a_baseline_that_fails_ends_the_study_before_any_trial(stage: Any, play:
             "WorkerLost: learner 0 was lost in step: killed by a signal",
             False,
         ),
-        (RuntimeError("lost too often"), "RuntimeError: lost too often", False),
+        (RuntimeError("shapes differ"), "RuntimeError: shapes differ", True),
         (KeyError("reward"), "KeyError: 'reward'", True),
         (
             ConnectionResetError(errno.ECONNRESET, "reset"),
             f"ConnectionResetError: [Errno {errno.ECONNRESET}] reset",
-            True,
+            False,
         ),
     ],
 )

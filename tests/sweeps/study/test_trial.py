@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from orchestrator.config_errors import ConfigError
 from orchestrator.experiment import RunSpec
-from orchestrator.run.folder import METRICS
+from orchestrator.run.folder import METRICS, RunFolder
 from sweeps.fork.fork import FORK, Fork
 from sweeps.study.samplers import pruner_of, sampler_of
-from sweeps.study.trial import REASON, TrialRuns, arm_of, earlier_runs
+from sweeps.study.trial import REASON, Grounds, TrialRuns, arm_of, earlier_runs
 
 SWEEP: dict[str, Any] = {"sharing": {"enabled": False}, "seeds": [0, 3], "trials": 2}
 Outcome = tuple[TrialState, float | None]
@@ -131,3 +132,15 @@ def test_values_that_do_not_go_together_after_all_fail_the_trial(stage: Any, pla
     outcome, trial = run_trial(acted)
     assert outcome == (TrialState.FAIL, None)
     assert "steps: got -1, expected" in trial.user_attrs[REASON]
+
+
+def test_a_run_that_another_study_has_left_is_not_taken_for_the_trials(stage: Any, play: Any) -> None:
+    acted = stage(SWEEP, play)
+    left, wanted = (acted.sweep.trial_config({"scheduler.ratio": ratio, "scheduler.patience": 2}) for ratio in (2, 3))
+    spec = acted.grounds.spec(wanted, "trial-000", 0)
+    with RunFolder.reopen(spec.folder, left, 0):
+        pass
+    with pytest.raises(
+        ConfigError, match=r"scheduler\.ratio: got 3\.0, expected the value of the run that is resumed: 2"
+    ):
+        Grounds.run(acted.grounds, spec)
