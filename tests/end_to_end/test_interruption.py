@@ -68,7 +68,7 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_an_interrupted_run_ends_cleanly_and_keeps_its_steps(start: Start, how: signal.Signals) -> None:
     run = start(2)
     run.driver.send_signal(how)
@@ -101,6 +101,7 @@ def test_a_killed_worker_that_may_not_start_again_ends_the_run_with_its_name(sta
     assert "Traceback" not in output
 
 
+@pytest.mark.long
 def test_a_fault_on_a_tensor_that_is_not_there_is_a_mistake(tiny: Path) -> None:
     refused = evenkeel("run", "tiny.yaml", "--arm", "baseline", cwd=tiny, EVENKEEL_FAULTS="drop tensor lm_haed.weight")
     assert refused.returncode == 2
