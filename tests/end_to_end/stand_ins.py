@@ -4,6 +4,7 @@ What they answer depends on weights, seeds and prompts alone, as it does for the
 compared step by step, and a lost update, a stale weight or a doubled prompt changes its numbers.
 """
 
+import errno
 import hashlib
 import json
 import time
@@ -16,6 +17,7 @@ import ray
 
 from actors.corrections import CorrectionSums
 from actors.learner import LearnerSpec
+from actors.learner_state import CheckpointNotWritten
 from actors.messages import (
     GradientReport,
     LearnerShard,
@@ -72,7 +74,7 @@ class StandInLearner:
         self._weights = np.zeros(SIZE)
         self._moment = np.zeros(SIZE)
         self._engines: Sequence[Any] = ()
-        self._saved: tuple[SavedFile, ...] = ()
+        self._saved: tuple[SavedFile, ...] | CheckpointNotWritten = ()
 
     def open_rendezvous(self, host: str) -> str:
         return "nowhere"
@@ -118,14 +120,19 @@ class StandInLearner:
 
     def save(self, folder: str) -> None:
         path = Path(folder) / f"rank-{self._rank}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps([self._weights.tolist(), self._moment.tolist()]))
-        content = path.read_bytes()
+        content = json.dumps([self._weights.tolist(), self._moment.tolist()]).encode()
         digest = hashlib.sha256(content).hexdigest()
         self._saved = (SavedFile(name=f"learner/{path.name}", num_bytes=len(content), sha256=digest),)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+        except OSError as error:  # the real one writes in the background, and tells when it is asked
+            self._saved = CheckpointNotWritten(str(error), disk_full=error.errno == errno.ENOSPC)
 
     def written(self, timeout_s: float) -> tuple[SavedFile, ...]:
         time.sleep(0.1)
+        if isinstance(self._saved, CheckpointNotWritten):
+            raise self._saved
         return self._saved
 
     def load(self, folder: str) -> None:
