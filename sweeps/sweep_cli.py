@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import RUNS, ResumeOption, RunsOption, SetOption, console, faults_from_environment, tracking
-from orchestrator.config import DEFAULT_ARM
+from orchestrator.experiment_file import DEFAULT_ARM
 from orchestrator.model_files import find_model
 
 SweepArgument = Annotated[str, typer.Argument(metavar="S.yaml", help="sweep file")]
@@ -22,6 +22,7 @@ def sweep(
     config = swept.baseline_config()
     model = find_model(config, swept.experiment.path)
     from cluster.session import session
+    from orchestrator.checkpoints.storage_check import check_storage
     from orchestrator.crew.crews import Crews
     from orchestrator.experiment import RunSpec, check_problems
     from orchestrator.task_problems import TaskFiles
@@ -30,6 +31,7 @@ def sweep(
     from sweeps.study.study import Study
     from sweeps.study.trial import Grounds
 
+    check_storage([config.checkpoint], swept.experiment.path)
     template = RunSpec(
         config=config,
         model=model,

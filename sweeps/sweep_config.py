@@ -5,8 +5,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from actors.settings import Count, Settings
-from orchestrator.config import NOT_IN_ARMS, Tree
 from orchestrator.config_errors import NAME_PATTERN, FieldRule, one_of
+from orchestrator.experiment_file import NOT_IN_ARMS, Tree
 from sweeps.objective import ConstraintConfig, ObjectiveConfig
 from sweeps.space import Choice, Choices, CircularConditions, Dimension, exists, in_order
 

@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from actors.lr_policies import ConstantConfig
-from orchestrator.config import DEFAULT_ARM, ExperimentConfig, ExperimentFile, Tree, merge, set_value
+from orchestrator.config import ExperimentConfig
 from orchestrator.config_errors import MISSING, ConfigError, describe, one_of
+from orchestrator.experiment_file import DEFAULT_ARM, ExperimentFile, Tree, merge, set_value
 from orchestrator.yaml_files import parse_scalar, read_mapping
 from sweeps.space_check import SpaceCheck
 from sweeps.sweep_config import SweepConfig

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from orchestrator.config import ExperimentConfig, Tree
+from orchestrator.config import ExperimentConfig
 from orchestrator.config_errors import known_keys
+from orchestrator.experiment_file import Tree
 
 KIND = "kind"
 

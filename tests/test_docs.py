@@ -14,8 +14,9 @@ from pydantic.fields import FieldInfo
 from actors.corrections import CorrectionConfig
 from actors.lr_policies import SchedulerConfig
 from actors.statistics import MismatchSums
-from orchestrator.config import ExperimentConfig, ExperimentFile
+from orchestrator.config import ExperimentConfig
 from orchestrator.evaluation_metrics import evaluation_keys
+from orchestrator.experiment_file import ExperimentFile
 from orchestrator.metric_keys import CORRECTION
 from orchestrator.task_config import TaskConfig
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config import ExperimentFile
 from orchestrator.crew.worker_specs import plan_of, transfer_backend
+from orchestrator.experiment_file import ExperimentFile
 from orchestrator.model_files import find_model
 from orchestrator.yaml_files import read_mapping
 from sweeps.sweep_file import SweepFile
@@ -26,7 +26,7 @@ def test_every_arm_of_a_shipped_experiment_resolves(path: Path) -> None:
     assert len(file.arms()) > 1
     for arm in file.arms():
         config = file.resolve(arm)
-        assert len(plan_of(config)) == config.rollout.workers + config.learner.workers + 1
+        assert len(plan_of(config).seats) == config.rollout.workers + config.learner.workers + 1
         if config.model.path == "embedded":
             assert find_model(config, str(path)).context_length == 512
 
@@ -57,7 +57,7 @@ def test_examples_on_real_problems_compare_the_decay_with_a_constant_rate_on_the
     assert (baseline.scheduler.kind, decay.scheduler.kind) == ("constant", "length_triggered")
     assert baseline.scheduler.lr == decay.scheduler.lr
     assert baseline.model_copy(update={"scheduler": decay.scheduler}) == decay
-    assert sum(bundle.gpus for bundle in plan_of(decay)) == gpus
+    assert sum(bundle.gpus for bundle in plan_of(decay).bundles) == gpus
     assert transfer_backend(decay) == transfer
     assert decay.task.kind == "math"
     assert decay.rollout.filter_flat_groups

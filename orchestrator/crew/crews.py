@@ -7,8 +7,10 @@ from types import TracebackType
 from typing import Self
 
 from actors.faults import Faults
-from cluster.placement import PlacementError, missing
-from cluster.session import Session, resources
+from cluster.fit import shortfall
+from cluster.placement import PlacementError, nodes
+from cluster.plan import Plan
+from cluster.session import Session
 from orchestrator.crew.crew import Crew
 from orchestrator.crew.standing import CrewRequest, StandingCrew
 
@@ -39,6 +41,11 @@ class Crews:
         self._idle: list[StandingCrew] = []  # the one that was used last at the end
         self._lent: list[StandingCrew] = []  # and those that are being placed
         self._is_over = False
+
+    @property
+    def are_private(self) -> bool:
+        """Whether they are on a Ray that is this command's own."""
+        return self._session.local
 
     @contextmanager
     def lend(self, request: CrewRequest) -> Iterator[tuple[Crew, bool]]:
@@ -87,11 +94,12 @@ class Crews:
     def _can_be_had(self, wanted: StandingCrew) -> bool:
         """Whether no crew need be given back first. What never fits the cluster has to refuse."""
         is_there = any(idle.is_like(wanted) for idle in self._idle)
-        return is_there or not self._lent or self._has_room([wanted]) or bool(missing(wanted.plan, resources()))
+        return is_there or not self._lent or self._has_room([wanted]) or bool(shortfall(wanted.plan, nodes()))
 
     def _has_room(self, others: Sequence[StandingCrew]) -> bool:
         """Whether the cluster is large enough for those that are lent and for these."""
-        return not missing([bundle for standing in [*self._lent, *others] for bundle in standing.plan], resources())
+        plans = [standing.plan for standing in [*self._lent, *others]]
+        return not shortfall(Plan(bundles=tuple(bundle for plan in plans for bundle in plan.bundles)), nodes())
 
     def _place(self, standing: StandingCrew, request: CrewRequest) -> Crew:
         try:

@@ -6,7 +6,7 @@ from typing import Any
 from actors.faults import Faults
 from actors.learner import LearnerSpec
 from actors.rollout_worker import EngineSpec
-from cluster.placement import Bundle
+from cluster.plan import Bundle, Plan, Seat
 from cluster.session import Session
 from cluster.waiting import Patience
 from orchestrator.config import ExperimentConfig
@@ -15,12 +15,22 @@ from orchestrator.model_files import ModelFiles
 LONGEST_KV_BLOCK = 128  # tokens; vLLM's on CPUs. The self-test needs a prompt longer than two of them
 
 
-def plan_of(config: ExperimentConfig) -> list[Bundle]:
-    """What the run needs: its rollout workers, then its learner ranks, then the scheduler."""
-    rollout = Bundle(role="rollout", cpus=config.rollout.cpus_per_worker, gpus=config.rollout.gpus_per_worker)
-    learner = Bundle(role="learner", cpus=config.learner.cpus_per_worker, gpus=config.learner.gpus_per_worker)
-    scheduler = Bundle(role="scheduler", cpus=0.1, gpus=0.0)
-    return [*[rollout] * config.rollout.workers, *[learner] * config.learner.workers, scheduler]
+def plan_of(config: ExperimentConfig) -> Plan:
+    """What the run needs: its rollout workers, then its learner nodes, then the scheduler, who has no GPU.
+
+    Colocated, rollout worker i and learner rank i are one bundle.
+    """
+    rollout = Seat(role="rollout", cpus=config.rollout.cpus_per_worker, gpus=config.rollout.gpus_per_worker)
+    learner = Seat(role="learner", cpus=config.learner.cpus_per_worker, gpus=config.learner.gpus_per_worker)
+    scheduler = Bundle(seats=(Seat(role="scheduler", cpus=0.1, gpus=0.0),))
+    if config.cluster.colocate:
+        together = [Bundle(seats=(rollout, learner))] * config.learner.workers
+    else:
+        ranks, most = config.learner.workers, config.learner.workers_per_node or 1
+        nodes = [min(most, ranks - first) for first in range(0, ranks, most)]
+        engines = [Bundle(seats=(rollout,))] * config.rollout.workers
+        together = [*engines, *[Bundle(seats=(learner,) * count) for count in nodes]]
+    return Plan(bundles=(*together, scheduler), strategy=config.cluster.strategy, name=config.name)
 
 
 def patience_of(config: ExperimentConfig) -> Patience:
@@ -40,14 +50,14 @@ def started_with(config: ExperimentConfig, model: ModelFiles, session: Session) 
     """
     envs = (rollout_env(config, session, ""), common_env(config.learner.workers, session, ""))
     specs = (engine_specs(config, model, Faults()), learner_specs(config, model, Faults()))
-    return (plan_of(config), patience_of(config), *envs, *specs)
+    return (plan_of(config), patience_of(config), config.simulation, *envs, *specs)
 
 
 def transfer_backend(config: ExperimentConfig) -> str:
     """vLLM's name of the weight transfer between these workers: gloo on CPUs, ipc on shared GPUs, nccl between GPUs."""
     if config.rollout.device == "cpu":
         return "gloo"
-    return "ipc" if max(config.rollout.gpus_per_worker, config.learner.gpus_per_worker) < 1 else "nccl"
+    return "ipc" if config.cluster.colocate else "nccl"
 
 
 def engine_specs(config: ExperimentConfig, model: ModelFiles, faults: Faults) -> list[EngineSpec]:
@@ -80,6 +90,7 @@ def learner_specs(config: ExperimentConfig, model: ModelFiles, faults: Faults) -
             wire_dtype=config.rollout.dtype,
             quantize=config.rollout.quantize,
             transfer=transfer_backend(config),
+            engine_processes=config.rollout.tensor_parallel_size,
             faults=faults,
         )
         for rank in range(config.learner.workers)
@@ -110,4 +121,5 @@ def common_env(workers: int, session: Session, scratch: str) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_LOGGING_LEVEL": "WARNING",
     }
-    return {**env, "GLOO_SOCKET_IFNAME": "lo", "TMPDIR": scratch} if session.local else env
+    at_home = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "=lo", "TMPDIR": scratch}
+    return {**env, **at_home} if session.local else env

@@ -18,13 +18,14 @@ from orchestrator.crew import worker_specs
 from orchestrator.crew.crew import Crew
 from orchestrator.crew.engines import Engines
 from orchestrator.crew.restarts import Restarts, Tell
+from orchestrator.crew.staff import learner_staff, rollout_staff
 from orchestrator.model_files import ModelFiles
 from orchestrator.run.folder import RunFolderFull
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roles:
-    """The classes that do the work; others stand in for them in simulations.
+    """The classes that do the work; others stand in for them in tests.
 
     Example:
         Roles(rollout=RolloutWorker, learner=Learner, scheduler=Scheduler)
@@ -52,31 +53,42 @@ def workers(  # noqa: PLR0913, PLR0917 - one for each part
     Raises:
         PlacementError: the cluster has no room.
     """
-    num_rollouts = config.rollout.workers
     patience = worker_specs.patience_of(config)
     with ExitStack() as stack:
         place = stack.enter_context(scratch(session))
         slots = stack.enter_context(reserved(worker_specs.plan_of(config), config.cluster.placement_timeout_s))
-        engines_env = worker_specs.rollout_env(config, session, place)
-        engine_specs = [(spec,) for spec in worker_specs.engine_specs(config, model, faults)]
-        rollouts = Pool(roles.rollout, slots[:num_rollouts], engine_specs, env=engines_env, patience=patience)
+        sampling = rollout_staff(config, model, faults, roles.rollout)
+        learning = learner_staff(config, model, faults, roles.learner)
+        rollouts = Pool(
+            sampling.worker,
+            slots["rollout"],
+            sampling.arguments,
+            env=worker_specs.rollout_env(config, session, place),
+            patience=patience,
+            per_process=sampling.per_process,
+            title=config.name,
+        )
         stack.callback(rollouts.close)
         learners = Pool(
-            roles.learner,
-            slots[num_rollouts:-1],
-            [(spec,) for spec in worker_specs.learner_specs(config, model, faults)],
+            learning.worker,
+            slots["learner"],
+            learning.arguments,
             env=worker_specs.common_env(config.learner.workers, session, place),
             patience=patience,
+            per_process=learning.per_process,
+            title=config.name,
         )
         stack.callback(learners.close)
         arguments = worker_specs.scheduler_arguments(config)
-        scheduler = Pool(roles.scheduler, slots[-1:], [arguments], env={}, patience=patience)
+        scheduler = Pool(roles.scheduler, slots["scheduler"], [arguments], env={}, patience=patience, title=config.name)
         stack.callback(scheduler.close)
         yield Crew(
             rollouts=rollouts,
             learners=learners,
             scheduler=scheduler,
             restarts=Restarts(config.cluster.restarts, tell),
+            colocated=config.cluster.colocate and config.rollout.device == "cuda",
+            transfer_heals=config.rollout.device == "cpu",
         )
 
 
@@ -105,14 +117,17 @@ def engines(config: ExperimentConfig, model: ModelFiles, session: Session, tell:
     """
     with ExitStack() as stack:
         place = stack.enter_context(scratch(session))
-        bundles = worker_specs.plan_of(config)[: config.rollout.workers]
-        slots = stack.enter_context(reserved(bundles, config.cluster.placement_timeout_s))
+        plan = worker_specs.plan_of(config).only("rollout")
+        slots = stack.enter_context(reserved(plan, config.cluster.placement_timeout_s))
+        sampling = rollout_staff(config, model, Faults())
         rollouts = Pool(
-            RolloutWorker,
-            slots,
-            [(spec,) for spec in worker_specs.engine_specs(config, model, Faults())],
+            sampling.worker,
+            slots["rollout"],
+            sampling.arguments,
             env=worker_specs.rollout_env(config, session, place),
             patience=worker_specs.patience_of(config),
+            per_process=sampling.per_process,
+            title=config.name,
         )
         stack.callback(rollouts.close)
         alone = Engines(rollouts, Restarts(config.cluster.restarts, tell), lambda: None)

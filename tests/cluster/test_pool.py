@@ -11,14 +11,10 @@ import psutil
 import pytest
 import ray
 
-from cluster.placement import Bundle, PlacementError, reserved
 from cluster.pool import Pool
-from cluster.session import num_nodes, resources
 from cluster.waiting import Patience
 from cluster.worker import WorkerFailed, WorkerLost
 
-COUNTER = Bundle(role="counter", cpus=0.1, gpus=0.0)
-PEER = Bundle(role="peer", cpus=0.1, gpus=0.0)
 SILENCE_S = 2.0
 SLACK_S = 5.0  # a busy machine is slow
 PATIENCE = Patience(call_s=60.0, silence_s=SILENCE_S)
@@ -106,8 +102,8 @@ def free(pool: Pool[Counter]) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def standing_pool(on_ray: None) -> Iterator[Pool[Counter]]:
-    with reserved([COUNTER] * 3, timeout_s=30) as slots:
+def standing_pool(places: Any) -> Iterator[Pool[Counter]]:
+    with places("counter", 3) as slots:
         pool = counters(slots)
         yield pool
         pool.close()
@@ -122,17 +118,17 @@ def pool(standing_pool: Pool[Counter]) -> Iterator[Pool[Counter]]:
 
 
 @pytest.fixture(scope="module")
-def standing_peers(on_ray: None) -> Iterator[Pool[Counter]]:
-    with reserved([PEER] * 2, timeout_s=30) as slots:
+def standing_peers(places: Any) -> Iterator[Pool[Counter]]:
+    with places("peer", 2) as slots:
         pool = counters(slots)
         yield pool
         pool.close()
 
 
 @pytest.fixture(scope="module")
-def others(on_ray: None) -> Iterator[Pool[Counter]]:
+def others(places: Any) -> Iterator[Pool[Counter]]:
     """One worker of another role, with something in its environment."""
-    with reserved([PEER], timeout_s=30) as slots:
+    with places("peer", 1) as slots:
         pool = counters(slots, MARK="here")
         yield pool
         pool.close()
@@ -186,11 +182,6 @@ def gone(process: psutil.Process) -> bool:
             return True
         time.sleep(0.02)
     return False
-
-
-def test_a_private_ray_is_one_node(on_ray: None) -> None:
-    assert num_nodes() == 1
-    assert resources()["CPU"] >= 1
 
 
 def test_results_come_back_in_worker_order(pool: Pool[Counter]) -> None:
@@ -349,8 +340,8 @@ def test_who_is_not_needed_may_be_lost_unnoticed(pool: Pool[Counter], peers: Poo
     assert pool.broadcast(Counter.work, 0.75 * SILENCE_S) == [0.75 * SILENCE_S] * 3
 
 
-def test_a_worker_that_takes_longer_than_a_call_may_is_lost_and_a_closed_pool_leaves_no_process(on_ray: None) -> None:
-    with reserved([COUNTER] * 2, timeout_s=30) as slots:
+def test_a_worker_that_takes_longer_than_a_call_may_is_lost_and_a_closed_pool_leaves_no_process(places: Any) -> None:
+    with places("counter", 2) as slots:
         pool = counters(slots, Patience(call_s=1.0, silence_s=SILENCE_S))
         started = time.monotonic()
         with pytest.raises(WorkerLost, match=r"counter-\d was lost in work: no answer in 1 s"):
@@ -360,11 +351,3 @@ def test_a_worker_that_takes_longer_than_a_call_may_is_lost_and_a_closed_pool_le
         stop(pool, 0)
         pool.close()  # one is busy, the other stopped
         assert [gone(process) for process in running] == [True] * 2
-
-
-def test_a_plan_that_cannot_fit_is_refused_with_what_is_missing(on_ray: None) -> None:
-    with (
-        pytest.raises(PlacementError, match=r"lacks 1 GPU: needs 1 x learner \(1 CPU, 1 GPU\)"),
-        reserved([Bundle(role="learner", cpus=1, gpus=1)], timeout_s=1),
-    ):
-        raise AssertionError("there is no GPU to be had")

@@ -11,11 +11,10 @@ import psutil
 import pytest
 import ray
 
-from cluster.placement import Bundle, Slot, reserved
+from cluster.placement import Slot
 from cluster.waiting import Patience, RollCall, answers
 from cluster.worker import Worker, WorkerLost
 
-BUNDLE = Bundle(role="clerk", cpus=0.1, gpus=0.0)
 SILENCE_S = 2.0
 SLACK_S = 5.0  # a busy machine is slow
 PATIENT = Patience(call_s=60.0, silence_s=SILENCE_S)
@@ -56,8 +55,8 @@ Start = Callable[..., Worker]
 
 
 @pytest.fixture(scope="module")
-def slots(on_ray: None) -> Iterator[list[Slot]]:
-    with reserved([BUNDLE] * 5, timeout_s=30) as slots:
+def slots(places: Any) -> Iterator[list[Slot]]:
+    with places("clerk", 5) as slots:
         yield slots
 
 

@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from cluster import worker as worker_module
-from cluster.placement import Bundle, Slot, reserved
+from cluster.placement import Slot
 from cluster.worker import Call, Worker, WorkerFailed, WorkerLost
 
 WITHIN_S = 20.0
@@ -83,8 +83,8 @@ class Clerk:
 
 
 @pytest.fixture(scope="module")
-def slots(on_ray: None) -> Iterator[list[Slot]]:
-    with reserved([Bundle(role="clerk", cpus=0.1, gpus=0.0)] * 3, timeout_s=30) as slots:
+def slots(places: Any) -> Iterator[list[Slot]]:
+    with places("clerk", 3) as slots:
         yield slots
 
 

@@ -14,11 +14,11 @@ from rich.console import Console
 from actors.faults import PHASES, Faults, Strike
 from cluster.config import ClusterConfig
 from cluster.session import session
-from orchestrator.config import ExperimentFile
 from orchestrator.crew.crew import Crew
 from orchestrator.crew.crews import Crews
 from orchestrator.crew.workers import Roles
 from orchestrator.experiment import Experiment, RunSpec
+from orchestrator.experiment_file import ExperimentFile
 from orchestrator.model_files import find_model
 from orchestrator.problem_set import ProblemSet
 from orchestrator.self_test import SelfTestReport

@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from real_run import ROOT, evenkeel
 
-from orchestrator.config import ExperimentFile
+from orchestrator.experiment_file import ExperimentFile
 from orchestrator.metric_keys import signal_keys
 
 pytestmark = pytest.mark.slow

@@ -17,11 +17,11 @@ from actors.learner import Learner
 from cluster.config import ClusterConfig
 from cluster.session import Session, session
 from orchestrator.clock import PhaseClock
-from orchestrator.config import ExperimentFile
 from orchestrator.crew.crew import Crew
 from orchestrator.crew.crews import Crews
 from orchestrator.crew.standing import CrewRequest
 from orchestrator.experiment import Experiment, RunSpec
+from orchestrator.experiment_file import ExperimentFile
 from orchestrator.model_files import find_model
 from orchestrator.self_test import WeightSyncError
 from orchestrator.task_problems import TaskFiles, TaskProblems

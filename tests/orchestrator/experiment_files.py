@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from orchestrator import yaml_files
-from orchestrator.config import DEFAULT_ARM, ExperimentConfig, ExperimentFile, merge
+from orchestrator.config import ExperimentConfig
 from orchestrator.config_errors import ConfigError
+from orchestrator.experiment_file import DEFAULT_ARM, ExperimentFile, merge
 
 TREE: dict[str, Any] = {
     "name": "e",

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from actors.lr_policies import ConstantConfig, LengthTriggeredConfig
 from orchestrator import yaml_files
-from orchestrator.config import ExperimentFile, merge
 from orchestrator.config_errors import ConfigError
+from orchestrator.experiment_file import ExperimentFile, merge
 from sweeps import cli
 
 FILES = (Path(__file__).parents[2] / "examples").rglob("*.yaml")

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field, TypeAdapter
 
-from orchestrator.config import ExperimentFile
 from orchestrator.config_errors import ConfigError
+from orchestrator.experiment_file import ExperimentFile
 from orchestrator.rewards.config import (
     ArithmeticReward,
     ExactReward,

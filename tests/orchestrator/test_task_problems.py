@@ -11,9 +11,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from actors.messages import Response, SampleRequest
-from orchestrator.config import DEFAULT_ARM, ExperimentConfig, ExperimentFile
+from orchestrator.config import ExperimentConfig
 from orchestrator.config_errors import ConfigError
 from orchestrator.evaluation import Evaluation
+from orchestrator.experiment_file import DEFAULT_ARM, ExperimentFile
 from orchestrator.model_files import embedded_model
 from orchestrator.problem_set import ProblemSet
 from orchestrator.problems.stream import ShuffledStream

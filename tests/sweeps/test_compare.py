@@ -19,9 +19,9 @@ from cluster.session import Session
 from cluster.worker import WorkerLost
 from orchestrator import yaml_files
 from orchestrator.checkpoints.writer import CheckpointFailed
-from orchestrator.config import ExperimentFile
 from orchestrator.config_errors import ConfigError
 from orchestrator.experiment import RunSpec
+from orchestrator.experiment_file import ExperimentFile
 from orchestrator.model_files import ModelFiles
 from orchestrator.records import RunCard
 from orchestrator.run.folder import METRICS, RunFolder, RunFolderFull

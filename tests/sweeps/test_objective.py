@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from orchestrator.clock import PhaseClock
-from orchestrator.config import ExperimentFile
+from orchestrator.experiment_file import ExperimentFile
 from orchestrator.metric_keys import signal_keys
 from sweeps import objective
 from sweeps.objective import (

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import yaml_files
-from orchestrator.config import DEFAULT_ARM, ExperimentFile, merge
 from orchestrator.config_errors import ConfigError
+from orchestrator.experiment_file import DEFAULT_ARM, ExperimentFile, merge
 from sweeps.space import Choices, Dimension, FloatRange, exists, in_order
 from sweeps.space_check import corners_of, leaf_paths, switches
 from sweeps.sweep_file import SweepFile

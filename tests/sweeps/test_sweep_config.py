@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.config import merge
 from orchestrator.config_errors import describe
+from orchestrator.experiment_file import merge
 from sweeps.sweep_config import NOT_IN_SPACE, SweepConfig
 
 TREE: dict[str, Any] = {

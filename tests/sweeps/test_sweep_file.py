@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import yaml_files
-from orchestrator.config import ExperimentFile, merge
 from orchestrator.config_errors import ConfigError
+from orchestrator.experiment_file import ExperimentFile, merge
 from sweeps.sweep_file import SweepFile
 
 EXPERIMENT: dict[str, Any] = {

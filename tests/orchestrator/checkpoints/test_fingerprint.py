@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from orchestrator import yaml_files
 from orchestrator.checkpoints import fingerprint as module
 from orchestrator.checkpoints.fingerprint import check_same, differing_fields, fingerprint
-from orchestrator.config import ExperimentConfig, merge
+from orchestrator.config import ExperimentConfig
 from orchestrator.config_errors import MISSING, ConfigError
+from orchestrator.experiment_file import merge
 
 WRITTEN: dict[str, Any] = {
     "name": "e",

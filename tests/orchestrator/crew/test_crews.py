@@ -14,11 +14,13 @@ from experiment_files import resolved
 from fake_pools import FakeLearner, Simulation
 from scheduler_inputs import report
 
+from actors.checkpoint_writer import CheckpointNotWritten
 from actors.faults import Faults
-from actors.learner_state import CheckpointNotWritten
 from actors.messages import LearnerShard, StepDecision
 from actors.scheduler import Scheduler
-from cluster.placement import Bundle, PlacementError
+from cluster.fit import Node
+from cluster.placement import PlacementError
+from cluster.plan import Bundle, Seat
 from cluster.session import Session
 from cluster.worker import WorkerLost
 from orchestrator import disk
@@ -52,8 +54,9 @@ class Cluster:
     def up(self) -> list[Simulation]:
         return [one for one in self.placed if one not in self.gone]
 
-    def resources(self) -> dict[str, float]:
-        return {"CPU": self.room * sum(bundle.cpus for bundle in worker_specs.plan_of(self.config()))}
+    def nodes(self) -> list[Node]:
+        plan = worker_specs.plan_of(self.config())
+        return [Node(cpus=self.room * sum(bundle.cpus for bundle in plan.bundles), gpus=0.0)]
 
     @contextmanager
     def workers(  # noqa: PLR0917 - as the real one
@@ -95,7 +98,7 @@ class Cluster:
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     found = Cluster(folder=tmp_path)
     monkeypatch.setattr(standing, "workers", found.workers)
-    monkeypatch.setattr(crews, "resources", found.resources)
+    monkeypatch.setattr(crews, "nodes", found.nodes)
     return found
 
 
@@ -405,7 +408,7 @@ def test_workers_that_are_given_back_after_the_end_are_ended_too(cluster: Cluste
 
 def test_room_is_counted_in_what_the_workers_of_a_run_need(cluster: Cluster) -> None:
     plan = worker_specs.plan_of(cluster.config())
-    assert Bundle(role="scheduler", cpus=0.1, gpus=0.0) in plan
+    assert Bundle(seats=(Seat(role="scheduler", cpus=0.1, gpus=0.0),)) in plan.bundles
     cluster.room = 2
     with Crews(cluster.session, warm=True) as keeper, keeper.lend(cluster.request()):
         with keeper.lend(cluster.request(OTHER_ENGINES)):

@@ -10,7 +10,7 @@ from experiment_files import resolved
 
 from actors.faults import Faults
 from actors.scheduler import Scheduler
-from cluster.placement import Bundle
+from cluster.plan import Bundle, Plan, Seat
 from cluster.session import Session
 from cluster.waiting import Patience
 from orchestrator.config import ExperimentConfig
@@ -31,26 +31,43 @@ def of(file: Path, changes: dict[str, Any] | None = None) -> ExperimentConfig:
     return resolved(file, changes or {})
 
 
+SCHEDULER = Bundle(seats=(Seat(role="scheduler", cpus=0.1, gpus=0.0),))
+
+
 def test_the_plan_has_a_place_for_every_worker_role_by_role(file: Path) -> None:
     config = of(
         file,
         {
-            "rollout": {"workers": 2, "cpus_per_worker": 1.5, "gpus_per_worker": 1},
-            "learner": {"workers": 3, "cpus_per_worker": 2.0, "gpus_per_worker": 0.5},
+            "rollout": {"workers": 2, "cpus_per_worker": 1.5, "gpus_per_worker": 2, "tensor_parallel_size": 2},
+            "learner": {"workers": 3, "cpus_per_worker": 2.0, "gpus_per_worker": 1},
+            "cluster": {"strategy": "SPREAD"},
         },
     )
-    rollout = Bundle(role="rollout", cpus=1.5, gpus=1.0)
-    learner = Bundle(role="learner", cpus=2.0, gpus=0.5)
-    assert worker_specs.plan_of(config) == [
-        *[rollout] * 2,
-        *[learner] * 3,
-        Bundle(role="scheduler", cpus=0.1, gpus=0.0),
-    ]
+    rollout = Bundle(seats=(Seat(role="rollout", cpus=1.5, gpus=2.0),))
+    learner = Bundle(seats=(Seat(role="learner", cpus=2.0, gpus=1.0),))
+    assert worker_specs.plan_of(config) == Plan(
+        bundles=(*[rollout] * 2, *[learner] * 3, SCHEDULER), strategy="SPREAD", name=config.name
+    )
+
+
+def test_ranks_that_a_node_must_hold_together_are_one_bundle(file: Path) -> None:
+    config = of(file, {"learner": {"workers": 5, "workers_per_node": 2}})
+    learner = Seat(role="learner", cpus=0.25, gpus=0.0)
+    nodes = [bundle for bundle in worker_specs.plan_of(config).bundles if learner in bundle.seats]
+    assert nodes == [Bundle(seats=(learner,) * count) for count in (2, 2, 1)]
+
+
+def test_colocated_an_engine_and_a_rank_are_one_bundle(file: Path) -> None:
+    gpus = {"workers": 2, "gpus_per_worker": 0.5}
+    config = of(file, {"rollout": gpus, "learner": gpus, "cluster": {"colocate": True}})
+    pair = Bundle(seats=tuple(Seat(role=role, cpus=0.25, gpus=0.5) for role in ("rollout", "learner")))
+    assert worker_specs.plan_of(config).bundles == (pair, pair, SCHEDULER)
+    assert worker_specs.plan_of(config).bundles[0].resources() == {"CPU": 0.5, "GPU": 1.0}
 
 
 def test_the_roles_of_the_plan_are_those_whose_restarts_are_counted(file: Path) -> None:
     config = of(file)
-    roles = Counter(bundle.role for bundle in worker_specs.plan_of(config))
+    roles = Counter(seat.role for seat in worker_specs.plan_of(config).seats)
     assert set(roles) == set(config.cluster.restarts.model_dump())
 
 
@@ -98,12 +115,12 @@ def test_every_rank_knows_the_gang_and_how_responses_are_sampled_and_sent(file: 
 
 
 @pytest.mark.parametrize(
-    ("rollout_gpus", "learner_gpus", "backend"), [(0, 0, "gloo"), (0.5, 0.5, "ipc"), (1, 1, "nccl"), (0.5, 1, "nccl")]
+    ("gpus", "colocate", "backend"),
+    [(0, False, "gloo"), (0, True, "gloo"), (0.5, True, "ipc"), (1, False, "nccl")],
 )
-def test_weights_travel_as_the_devices_allow(
-    file: Path, rollout_gpus: float, learner_gpus: float, backend: str
-) -> None:
-    config = of(file, {"rollout": {"gpus_per_worker": rollout_gpus}, "learner": {"gpus_per_worker": learner_gpus}})
+def test_weights_travel_as_the_devices_allow(file: Path, gpus: float, colocate: bool, backend: str) -> None:
+    share = {"gpus_per_worker": gpus}
+    config = of(file, {"rollout": share, "learner": share, "cluster": {"colocate": colocate}})
     assert worker_specs.transfer_backend(config) == backend
 
 

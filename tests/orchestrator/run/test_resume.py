@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from experiment_files import changed
 
-from orchestrator.config import ExperimentConfig, merge
+from orchestrator.config import ExperimentConfig
 from orchestrator.config_errors import ConfigError
+from orchestrator.experiment_file import merge
 from orchestrator.run.folder import CONFIG, RunFolder
 from orchestrator.run.resume import check_resumable
 

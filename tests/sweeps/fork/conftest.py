@@ -20,7 +20,8 @@ from orchestrator.checkpoints.checkpoint import LEARNER
 from orchestrator.checkpoints.manifest import saved_file
 from orchestrator.checkpoints.state import RunState
 from orchestrator.checkpoints.store import CheckpointStore
-from orchestrator.config import ExperimentConfig, merge
+from orchestrator.config import ExperimentConfig
+from orchestrator.experiment_file import merge
 from orchestrator.records import StepRecord
 from orchestrator.run.checkpoints import RunCheckpoints
 from orchestrator.run.folder import CHECKPOINTS, METRICS, MODEL, ROLLOUTS, VERDICT, RunFolder

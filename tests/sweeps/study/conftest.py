@@ -16,8 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from orchestrator import yaml_files
-from orchestrator.config import merge
 from orchestrator.experiment import RunSpec
+from orchestrator.experiment_file import merge
 from orchestrator.model_files import ModelFiles
 from orchestrator.records import StepRecord
 from orchestrator.run.folder import METRICS
