@@ -28,6 +28,11 @@ class PhaseClock:
         finally:
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - started
 
+    def add(self, other: "PhaseClock") -> None:
+        """Count another clock's phases as well: those of work that was done for this step before it began."""
+        for name, seconds in other._seconds.items():
+            self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+
     def metrics(self) -> dict[str, float]:
         """`time/<phase>` for every phase entered, and `time/step` since this clock was made; seconds."""
         measured = {f"time/{name}": seconds for name, seconds in self._seconds.items()}

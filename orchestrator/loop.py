@@ -58,7 +58,7 @@ class TrainingLoop:
 
     def _run_from(self, first: int, last: int) -> None:
         for step in range(first, last + 1):
-            goes_on = self._run_step(step)
+            goes_on = self._run_step(step, last)
             self._checkpoints.check()
             if not goes_on:
                 break
@@ -66,8 +66,9 @@ class TrainingLoop:
                 self._checkpoints.begin(self._state(step + 1))
         self._checkpoints.finish()
 
-    def _run_step(self, step: int) -> bool:
-        done = self._step.step(step, PhaseClock(self._faults.at(step)))
+    def _run_step(self, step: int, last: int) -> bool:
+        ahead = PhaseClock(self._faults.at(step + 1)) if self._samples_ahead(step, last) else None
+        done = self._step.step(step, PhaseClock(self._faults.at(step)), ahead)
         # A record cannot contain how long it takes to write itself: it tells of the one before.
         done.metrics["time/record"] = self._recording_s
         self._faults.at(step)("record")
@@ -77,6 +78,13 @@ class TrainingLoop:
         goes_on = self._recorder.record(done)
         self._recording_s = time.perf_counter() - started
         return goes_on
+
+    def _samples_ahead(self, step: int, last: int) -> bool:
+        """Whether the batch after this step may be sampled during it.
+
+        Not across a checkpoint: whoever goes on from there has only the weights after it.
+        """
+        return self._step.max_staleness > 0 and step < last and not self._checkpoints.due(step, last)
 
     def _state(self, step: int) -> RunState:
         """Where the run stands before `step`."""
@@ -93,6 +101,7 @@ class TrainingLoop:
 
     def _go_back(self, lost: WorkerLost) -> int:
         """Start the learners again where the newest checkpoint stands, and everything else with them."""
+        self._step.abandon()
         self._checkpoints.abandon()
         checkpoint = self._checkpoints.newest()
         state = checkpoint.state if checkpoint else self._origin

@@ -4,10 +4,12 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import mul
 from typing import Protocol
 
 from actors.config import LearnerConfig
 from actors.messages import GradientReport, LearnerShard, StepDecision, TokenRecord, UpdateReport
+from orchestrator.ahead import BatchesAhead
 from orchestrator.batching import shard_batch
 from orchestrator.clock import PhaseClock
 from orchestrator.evaluation import Evaluation
@@ -42,7 +44,7 @@ class Workers(Protocol):
 
 
 class StaleWeights(RuntimeError):
-    """A rollout worker sampled with weights of another step."""
+    """A rollout worker sampled with weights that are older than they may be, or of another run."""
 
 
 class TrainingStep:
@@ -57,23 +59,36 @@ class TrainingStep:
         evaluation: Evaluation | None,
         rollout_log: RolloutLog | None,
         config: LearnerConfig,
+        max_staleness: int = 0,
     ) -> None:
         self.sampler = sampler
+        self.max_staleness = max_staleness
+        self._batches = BatchesAhead(sampler)
         self._workers = workers
         self._num_learners = num_learners
         self._evaluation = evaluation
         self._rollout_log = rollout_log
         self._config = config
 
-    def step(self, step: int, clock: PhaseClock) -> StepRecord:
-        """One on-policy step. Data goes down to the workers and its statistics come back, once."""
-        batch = self.sampler.next_batch(step, clock)
-        _require_on_policy(batch, self._workers.version)
-        metrics = {**batch.metrics(), **self._evaluate(step, clock)}
+    def step(self, step: int, clock: PhaseClock, ahead: PhaseClock | None = None) -> StepRecord:
+        """Data goes down to the workers and its statistics come back, once.
+
+        Args:
+            step: its number.
+            clock: of this step.
+            ahead: of the next one, if its batch is to be sampled from the weights of this one meanwhile.
+        """
+        batch = self._batches.take(step, clock)
+        metrics = {**batch.metrics(), **self._staleness(batch), **self._evaluate(step, clock)}
+        if ahead is not None:
+            self._batches.begin(step + 1, ahead)
         reports = []
         if batch.kept:
             with clock.phase("gradients"):
                 reports = self._compute_gradients(step, batch)
+        if ahead is not None:
+            with clock.phase("await_rollout"):
+                self._batches.settle()
         with clock.phase("decide"):
             order = self._workers.decide(step, reports, metrics, len(batch.kept))
         updates = []
@@ -84,6 +99,28 @@ class TrainingStep:
             with clock.phase("publish"):
                 self._workers.publish()
         return _record(order, UpdateReport().merge(*updates), clock)
+
+    def abandon(self) -> None:
+        """Forget the batch that was sampled ahead, once nothing is being sampled."""
+        self._batches.abandon()
+
+    def _staleness(self, batch: SampledBatch) -> dict[str, float]:
+        """How many updates the weights have seen since they gave each token.
+
+        Raises:
+            StaleWeights: more than may be.
+        """
+        version = self._workers.version
+        responses = [response for group in batch.generated for response in group.responses]
+        ages = [version - response.weight_version for response in responses]
+        if not all(0 <= age <= self.max_staleness for age in ages):
+            versions = sorted({response.weight_version for response in responses} - {version})
+            raise StaleWeights(f"responses were sampled with weights {versions} at version {version}")
+        if not self.max_staleness:
+            return {}
+        lengths = [len(response.token_ids) for response in responses]
+        mean = sum(map(mul, ages, lengths)) / max(1, sum(lengths))
+        return {"sampling/staleness_mean": mean, "sampling/staleness_max": float(max(ages))}
 
     def _compute_gradients(self, step: int, batch: SampledBatch) -> list[GradientReport]:
         config = self._config
@@ -110,13 +147,6 @@ class TrainingStep:
         with clock.phase("evaluate"):
             keep = self._rollout_log.evaluated if self._rollout_log else None
             return self._evaluation.run(step, keep)
-
-
-def _require_on_policy(batch: SampledBatch, version: int) -> None:
-    """Every response must come from the weights that are about to be trained."""
-    stale = {response.weight_version for group in batch.generated for response in group.responses} - {version}
-    if stale:
-        raise StaleWeights(f"responses were sampled with weights {sorted(stale)} at version {version}")
 
 
 def _record(order: StepDecision, update: UpdateReport, clock: PhaseClock) -> StepRecord:

@@ -42,6 +42,7 @@ plans = st.builds(
     losses=st.sets(st.integers(1, 70), max_size=6),
     damaged=st.sets(st.integers(1, STEPS), max_size=4),
     deaths=st.sets(st.integers(1, 70), max_size=3),
+    staleness=st.sampled_from([0, 1]),
     slow=st.booleans(),
     bad_from=st.none() | st.integers(0, STEPS),
     on_collapse=st.sampled_from(["stop", "record"]),

@@ -48,9 +48,12 @@ class FakeSampler:
         self.empty = empty
         self.version = 0
         self.kept_version: int | None = None  # of the groups that are trained on, where it is another one
+        self.fails_at: int | None = None
 
     def next_batch(self, step: int, clock: PhaseClock) -> SampledBatch:
         self.journal.append("sample")
+        if step == self.fails_at:
+            raise WorkerLost("rollout-0", "generate", "it died")
         kept_version = self.version if self.kept_version is None else self.kept_version
         dropped = group(10 * step, self.version)
         kept = (group(10 * step + 1, kept_version), group(10 * step + 2, kept_version))
@@ -157,6 +160,7 @@ class Stage:
         no_update: set[int] | None = None,
         evaluates: bool = False,
         records: bool = False,
+        max_staleness: int = 0,
     ) -> None:
         self.journal: list[str] = []
         self.rollout_log = FakeRolloutLog()
@@ -170,11 +174,14 @@ class Stage:
             evaluation=cast(Evaluation, FakeEvaluation(self.journal)) if evaluates else None,
             rollout_log=cast(RolloutLog, self.rollout_log) if records else None,
             config=config or LearnerConfig(),
+            max_staleness=max_staleness,
         )
 
-    def run(self, steps: int) -> "Stage":
-        """Do that many steps."""
-        self.records += [self.step.step(step, PhaseClock()) for step in range(steps)]
+    def run(self, steps: int, *, ahead: bool = False) -> "Stage":
+        """Do that many steps; ahead: sampling the next batch meanwhile, but in the last one."""
+        for step in range(steps):
+            goes_ahead = ahead and step < steps - 1
+            self.records.append(self.step.step(step, PhaseClock(), PhaseClock() if goes_ahead else None))
         return self
 
 
@@ -292,6 +299,46 @@ def test_responses_of_older_weights_stop_the_run_before_anything_is_learned() ->
     with pytest.raises(StaleWeights, match=r"sampled with weights \[0\] at version 1"):
         stage.step.step(1, PhaseClock())
     assert stage.journal[-1] == "sample"
+
+
+def test_a_batch_that_is_sampled_ahead_is_there_before_the_weights_change() -> None:
+    stage = Stage(max_staleness=1).run(3, ahead=True)
+    assert stage.journal.count("sample") == 3
+    for step in (1, 2):
+        before = stage.journal[: stage.journal.index(f"publish {step}")]
+        assert before.count("sample") == step + 1
+    assert [done.metrics["sampling/staleness_max"] for done in stage.records] == [0.0, 1.0, 1.0]
+    assert [done.metrics["sampling/staleness_mean"] for done in stage.records] == [0.0, 1.0, 1.0]
+    assert [{"time/await_rollout", "time/step"} <= done.metrics.keys() for done in stage.records] == [True, True, False]
+
+
+def test_an_evaluation_is_of_the_weights_of_its_step_and_has_the_engines_for_itself() -> None:
+    stage = Stage(max_staleness=1, evaluates=True).run(3, ahead=True)
+    assert stage.journal[:3] == ["sample", "evaluate", "sample"]
+
+
+def test_what_goes_wrong_while_sampling_ahead_ends_the_step_before_the_weights_change() -> None:
+    stage = Stage(max_staleness=1)
+    stage.sampler.fails_at = 1
+    with pytest.raises(WorkerLost, match="rollout-0"):
+        stage.run(2, ahead=True)
+    assert "publish 1" not in stage.journal
+    stage.step.abandon()
+    stage.sampler.fails_at = None
+    stage.run(1)
+    assert stage.journal.count("sample") == 3
+
+
+def test_older_weights_than_one_update_ago_stop_the_run_also_when_one_is_allowed() -> None:
+    stage = Stage(max_staleness=1).run(2)
+    stage.sampler.version = 0
+    with pytest.raises(StaleWeights, match=r"\[0\] at version 2"):
+        stage.step.step(2, PhaseClock())
+
+
+def test_a_strictly_on_policy_run_says_nothing_of_staleness() -> None:
+    stage = Stage().run(1)
+    assert not any("staleness" in key for key in stage.records[0].metrics)
 
 
 def test_responses_of_newer_weights_are_as_wrong() -> None:
