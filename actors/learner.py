@@ -1,6 +1,5 @@
 """One FSDP2 rank: gradients of its shard, the optimiser update it is told to make, and the weights it publishes."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from actors.attention import implementation
 from actors.config import LearnerConfig
 from actors.faults import Faults
 from actors.gradient_pass import GradientPass, local, square_sum
@@ -25,10 +25,12 @@ from actors.messages import (
     TrainSequence,
     UpdateReport,
 )
+from actors.offload import OffloadedMoments
 from actors.perturbation import Perturbation
 from actors.policy_model import PaddedBatch, PolicyModel
+from actors.process_group import join_group
 from actors.quantization import QuantizationKind, rounded_through
-from actors.rendezvous import TIMEOUT, Rendezvous, join
+from actors.rendezvous import Rendezvous, join
 
 if TYPE_CHECKING:
     from actors.weight_publisher import WeightPublisher
@@ -43,7 +45,7 @@ class LearnerSpec:
     Example:
         LearnerSpec(model="/models/qwen3", config=learner, rank=0, world_size=2, temperature=1.0,
                     max_response_tokens=64, wire_dtype="bfloat16", quantize=None, transfer="gloo",
-                    faults=Faults())
+                    engine_processes=1, faults=Faults())
     """
 
     model: str  # folder or hub name
@@ -54,7 +56,8 @@ class LearnerSpec:
     max_response_tokens: int
     wire_dtype: str  # of the weights on their way to the rollout workers
     quantize: QuantizationKind | None  # what they are rounded through on that way
-    transfer: str  # vLLM's name of the weight-transfer backend
+    transfer: str  # vLLM's name of the weight-transfer backend; ipc: it shares its GPU with a rollout worker
+    engine_processes: int = 1  # of each rollout worker that take weights: the GPUs that its engine is split over
     faults: Faults
 
 
@@ -68,6 +71,7 @@ class Learner:
         self._optimizer: torch.optim.Optimizer
         self._gradient_pass: GradientPass
         self._state: LearnerState
+        self._moments: OffloadedMoments | None = None  # unless they stay where they are used
         self._publisher: WeightPublisher | None = None
         self._perturbation: Perturbation | None = None
 
@@ -79,20 +83,22 @@ class Learner:
     def start(self, address: str) -> None:
         """Join the gang at rank 0's rendezvous, load the model and shard it."""
         spec = self._spec
-        if spec.config.device == "cuda":
-            torch.cuda.set_device(0)  # Ray shows each rank its own GPU only
-        else:
-            torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        config = spec.config
         store = self._rendezvous.store(spec.world_size) if self._rendezvous else join(address, spec.world_size)
-        backend = "nccl" if spec.config.device == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=spec.rank, world_size=spec.world_size, timeout=TIMEOUT)
-        chunk_bytes = spec.config.logits_chunk_mib * MIB
-        self._model = PolicyModel.load(spec.model, spec.temperature, chunk_bytes).to(self._device)
-        mesh = dist.init_device_mesh(spec.config.device, (spec.world_size,))
-        self._model.shard(mesh, getattr(torch, spec.config.dtype))
+        join_group(config, store, spec.rank, spec.world_size)
+        dtype = getattr(torch, config.dtype)
+        attention = implementation(config.attention, config.device, dtype)
+        self._model = PolicyModel.load(spec.model, spec.temperature, config.logits_chunk_mib * MIB, attention)
+        if config.activation_checkpointing:
+            self._model.checkpoint_activations()
+        mesh = dist.init_device_mesh(config.device, (spec.world_size,))
+        self._model.shard(mesh, dtype, offload=config.offload.parameters)
         self._optimizer = self._build_optimizer()
+        if config.offload.optimizer and not config.offload.parameters:  # which takes the moments along
+            self._moments = OffloadedMoments(self._optimizer, self._device)
         self._state = LearnerState(self._model, self._optimizer, spec.rank, spec.world_size)
-        self._gradient_pass = GradientPass(self._model, spec.config, spec.max_response_tokens, spec.world_size)
+        self._gradient_pass = GradientPass(self._model, config, spec.max_response_tokens, spec.world_size)
+        self._give_memory_back()
 
     @property
     def _device(self) -> torch.device:
@@ -117,6 +123,7 @@ class Learner:
         """Scale the gradient, set the decided learning rate and step; or leave the weights alone as the order says."""
         report = self._update(order) if order.update else UpdateReport()
         self._optimizer.zero_grad(set_to_none=True)
+        self._give_memory_back()
         return report
 
     def _update(self, order: StepDecision) -> UpdateReport:
@@ -127,7 +134,8 @@ class Learner:
             group["lr"] = order.decision.lr
         weights = list(self._local_weights().values())
         before = [weight.clone() for weight in weights]
-        self._optimizer.step()
+        with self._moments.fetched() if self._moments else nullcontext():
+            self._optimizer.step()
         return UpdateReport(
             weight_square_sum=square_sum(before),
             update_square_sum=square_sum(weight - old for weight, old in zip(weights, before, strict=True)),
@@ -139,6 +147,8 @@ class Learner:
         from actors.weight_publisher import StateDictSource, WeightPublisher  # noqa: PLC0415
 
         spec = self._spec
+        if self._publisher is not None:
+            self._publisher.close()
         self._publisher = None  # an earlier transfer ends first: receivers that wait on it would not join the new one
         wire_dtype = getattr(torch, spec.wire_dtype)
         source = StateDictSource(
@@ -146,13 +156,19 @@ class Learner:
             wire_dtype,
             keep=lambda name: not spec.faults.drops(name),
             change=self._as_sent,
+            device=self._device,
         )
-        self._publisher = WeightPublisher(spec.transfer, spec.rank, host, rollout_workers, source)
+        self._publisher = WeightPublisher(
+            spec.transfer, spec.rank, host, rollout_workers, source, spec.engine_processes
+        )
 
     def publish(self, version: int) -> None:
         """Send all weights to the rollout workers, who load them and drop their prefix cache. Errors as there."""
         assert self._publisher is not None, "connect comes first"
+        if self._device.type == "cuda":  # NCCL's side reads the weights on streams of its own
+            torch.cuda.synchronize()
         self._publisher.publish(version)
+        self._give_memory_back()
 
     def export(self, folder: str, dtype: str) -> None:
         """Write the policy as a Hugging Face folder; rank 0 writes, on the machine it runs on. Collective."""
@@ -164,7 +180,7 @@ class Learner:
 
     def save(self, folder: str) -> None:
         """Begin to write what the next step depends on; returns when that may change again. Collective."""
-        self._state.save(Path(folder))
+        self._state.save(folder)
 
     def written(self, timeout_s: float) -> tuple[SavedFile, ...]:
         """Wait for the save begun last, also in another thread than the other calls'; the files this rank wrote.
@@ -176,8 +192,11 @@ class Learner:
 
     def load(self, folder: str) -> None:
         """Become the learner that was saved, whatever this one has done since. Collective; errors as in the state's."""
-        self._state.load(Path(folder))
+        self._state.load(folder)
+        if self._moments is not None:
+            self._moments.put_away()
         self._perturbation = None
+        self._give_memory_back()
 
     def perturb(self, seed: int) -> None:
         """Change every weight strongly, for the weight-sync self-test; `restore` takes it back bit for bit."""
@@ -208,6 +227,7 @@ class Learner:
         with torch.no_grad(), self._undone(stale), self._rounded():
             logprobs = self._model(batch.input_ids, batch.positions, batch.targets, head).logprobs
             self._model.reshard()
+        self._give_memory_back()
         return [piece.numpy() for piece in logprobs.cpu().split(batch.lengths)]
 
     def _tied_head(self, stale: Sequence[str]) -> Tensor | None:
@@ -239,3 +259,8 @@ class Learner:
 
     def _local_weights(self) -> dict[str, Tensor]:
         return {name: local(parameter.data) for name, parameter in self._model.model.named_parameters()}
+
+    def _give_memory_back(self) -> None:
+        """Leave what is free to the rollout worker on the same GPU, if there is one."""
+        if self._spec.transfer == "ipc":
+            torch.cuda.empty_cache()

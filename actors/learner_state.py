@@ -1,8 +1,5 @@
 """The tensors that a learner's next step depends on: written while the next steps run, and read back in place."""
 
-import errno
-import hashlib
-import os
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
 from datetime import timedelta
@@ -15,26 +12,15 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
-from torch.distributed.checkpoint.storage import WriteResult
 
+from actors.checkpoint_reader import reader_of
+from actors.checkpoint_writer import CheckpointNotWritten, reason_of, writer_to
 from actors.messages import SavedFile
 from actors.policy_model import PolicyModel
+from actors.remote_folder import RemoteFolder, is_remote
 
 # Ranks wait for the slowest disk among them, which is no dead peer: `written` has the time limit that counts.
 PEER_TIMEOUT = timedelta(hours=1)
-
-
-class CheckpointNotWritten(RuntimeError):
-    """A checkpoint is not written. `reason` says why, `disk_full` whether for want of space or of quota."""
-
-    def __init__(self, reason: str, disk_full: bool = False) -> None:
-        super().__init__(f"checkpoint not written: {reason}")
-        self.reason = reason
-        self.disk_full = disk_full
-
-    def __reduce__(self) -> tuple[type["CheckpointNotWritten"], tuple[str, bool]]:
-        return CheckpointNotWritten, (self.reason, self.disk_full)
 
 
 class LearnerState:
@@ -60,18 +46,18 @@ class LearnerState:
         self._parameters = dict(model.model.named_parameters())  # FSDP2 keeps these, the shards, whatever it gathers
         self._writing: Future[tuple[SavedFile, ...]] | None = None
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Copy everything to host memory, then write it in the background; what comes later does not reach the files.
 
         Collective. Waits first for the save before this one, whatever became of it.
 
         Args:
-            folder: to write, on storage that all ranks share; it holds no checkpoint yet.
+            folder: to write, on storage that all ranks share, or a URI in an object store; it holds no checkpoint yet.
         """
         self._wait()
         tensors = {name: tensor.to("cpu", copy=True) for name, tensor in (self._tensors() | self._random()).items()}
         writing = self._writing = Future()
-        Thread(target=self._write, args=(folder, tensors, writing), name="checkpoint", daemon=True).start()
+        Thread(target=self._write, args=(_place(folder), tensors, writing), name="checkpoint", daemon=True).start()
 
     def _wait(self) -> None:
         if self._writing is not None:
@@ -93,7 +79,7 @@ class LearnerState:
         except TimeoutError:
             raise CheckpointNotWritten(f"no end after {timeout_s:g} s") from None
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: str | Path) -> None:
         """Put everything back in place, as any number of ranks saved it; gradients are dropped. Collective.
 
         Waits first for a save that is still being written.
@@ -101,15 +87,24 @@ class LearnerState:
         A rank whose random state was not saved, because there were fewer ranks then, keeps its own. A checkpoint from
         before the first update leaves the optimizer without moments.
 
-        `.metadata` is a pickle, which can run any code: the caller has compared the files' checksums beforehand.
+        `.metadata` is a pickle, which can run any code: the caller has compared the files' checksums beforehand. Files
+        that come from an object store are compared once more.
+
+        Args:
+            folder: as in `save`; of an object store, what `RemoteState` writes.
 
         Raises:
             ValueError: it is of another model; the first tensor that differs is named, and nothing has changed.
-            OSError: there is no checkpoint.
+            OSError: there is no checkpoint, or the local disk refuses.
+            StorageError: the object store cannot be used.
             RuntimeError: a file cannot be read; the learner is then neither what it was nor what was saved.
         """
         self._wait()
-        saved = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+        with reader_of(folder) as reader:
+            self._read(reader, folder)
+
+    def _read(self, reader: dcp.FileSystemReader, folder: str | Path) -> None:
+        saved = reader.read_metadata().state_dict_metadata
         self._check(saved, folder)
         self._optimizer.zero_grad(set_to_none=True)
         self._optimizer.state.clear()
@@ -122,9 +117,9 @@ class LearnerState:
                 }
         random = {name: tensor for name, tensor in self._random().items() if name in saved}
         try:
-            dcp.load(self._tensors() | random, storage_reader=dcp.FileSystemReader(folder), process_group=self._group)
+            dcp.load(self._tensors() | random, storage_reader=reader, process_group=self._group)
         except CheckpointException as error:  # which is no Exception
-            raise RuntimeError(f"{folder}: cannot be read: {_reason(error)[0]}") from error
+            raise RuntimeError(f"{folder}: cannot be read: {reason_of(error)[0]}") from error
         self._restore_random(random)
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -154,7 +149,7 @@ class LearnerState:
             else:
                 torch.set_rng_state(state)
 
-    def _check(self, saved: Mapping[str, object], folder: Path) -> None:
+    def _check(self, saved: Mapping[str, object], folder: str | Path) -> None:
         """Raise ValueError unless the weights in a checkpoint have the names, sizes and types of the model's."""
         own = {name: tensor for name, tensor in self._tensors().items() if name.startswith("model/")}
         for name in [*own, *(name for name in saved if name.startswith("model/"))]:
@@ -162,61 +157,24 @@ class LearnerState:
             if theirs != ours:
                 raise ValueError(f"{folder}: {name}: the checkpoint has {theirs}, the model {ours}")
 
-    def _write(self, folder: Path, tensors: dict[str, Tensor], writing: Future[tuple[SavedFile, ...]]) -> None:
+    def _write(
+        self, folder: Path | RemoteFolder, tensors: dict[str, Tensor], writing: Future[tuple[SavedFile, ...]]
+    ) -> None:
         try:
-            dcp.save(tensors, storage_writer=_Writer(folder), process_group=self._group)
-            files = self._files(folder)
+            with writer_to(folder) as writer:
+                dcp.save(tensors, storage_writer=writer, process_group=self._group)
+                files = writer.files(self._rank)
         except (Exception, CheckpointException) as error:
-            reason, disk_full = _reason(error)
+            reason, disk_full = reason_of(error)
             failure = CheckpointNotWritten(f"{folder}: {reason}", disk_full)
             failure.__cause__ = error.with_traceback(None)  # whose frames would keep the copies in memory
             writing.set_exception(failure)
         else:
             writing.set_result(files)
 
-    def _files(self, folder: Path) -> tuple[SavedFile, ...]:
-        """Hashes of this rank's files, which are then, and their names too, safe from a loss of power."""
-        paths = [*sorted(folder.glob(f"__{self._rank}_*")), *([folder / ".metadata"] if self._rank == 0 else [])]
-        files = tuple(_hashed(path) for path in paths)
-        for directory in (folder, folder.parent):
-            handle = os.open(directory, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-        return files
 
-
-class _Writer(dcp.FileSystemWriter):
-    """Writes a file per rank, in one thread: torch loses the errors of further threads."""
-
-    def __init__(self, folder: Path) -> None:
-        # Without copying ahead, which is for tensors on a GPU and would wait for the training step there.
-        super().__init__(folder, thread_count=1, per_thread_copy_ahead=0, overwrite=False)
-
-    def write_data(self, plan: SavePlan, planner: SavePlanner) -> torch.futures.Future[list[WriteResult]]:
-        try:
-            return super().write_data(plan, planner)
-        except Exception as error:  # goes to the other ranks as a pickle, which leaves out what lies under an error
-            raise CheckpointNotWritten(*_reason(error)) from error
-
-
-def _reason(error: BaseException) -> tuple[str, bool]:
-    """What went wrong, in one line, on the first of the ranks that failed; whether a disk or a quota is full."""
-    if isinstance(error, CheckpointNotWritten):
-        return error.reason, error.disk_full
-    if isinstance(error, CheckpointException):
-        reasons = {rank: _reason(failure) for rank, (failure, _) in sorted(error.failures.items())}
-        rank, (first, _) = next(iter(reasons.items()))
-        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
-        return f"rank {rank}{more}: {first}", any(full for _, full in reasons.values())
-    # torch's zip writer says nothing of the disk: the system's error lies under its own.
-    under: BaseException | None = error
-    while under is not None and not isinstance(under, OSError):
-        under = under.__cause__ or under.__context__
-    cause = under or error
-    disk_full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
-    return f"{type(cause).__name__}: {cause}".partition("\n")[0], disk_full
+def _place(folder: str | Path) -> Path | RemoteFolder:
+    return RemoteFolder(str(folder)) if is_remote(str(folder)) else Path(folder)
 
 
 def _described(tensor: object) -> str:
@@ -224,11 +182,3 @@ def _described(tensor: object) -> str:
     if isinstance(tensor, TensorStorageMetadata):
         return f"{tensor.properties.dtype} {list(tensor.size)}"
     return f"{tensor.dtype} {list(tensor.shape)}" if isinstance(tensor, Tensor) else "no such tensor"
-
-
-def _hashed(path: Path) -> SavedFile:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())  # once more: DCP syncs .metadata before the end of it has left Python's buffer
-        size = os.fstat(file.fileno()).st_size
-    return SavedFile(name=f"{path.parent.name}/{path.name}", num_bytes=size, sha256=digest)

@@ -9,10 +9,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from transformers import AutoTokenizer
 
-from actors.policy_model import PolicyModel
+from actors.policy_model import PolicyModel, whole
 
 SHARD_BYTES = 4 * 2**30  # of a weights file; what is held in memory beside the largest tensor
 INDEX = "model.safetensors.index.json"
@@ -70,7 +69,7 @@ def _gathered(model: PolicyModel, dtype: torch.dtype) -> Iterator[tuple[str, Ten
     for name, tensor in model.exported_state().items():
         if tied and name == tied[1]:
             continue
-        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        full = whole(tensor, model.device)
         yield name, (full.to(dtype) if full.is_floating_point() else full).cpu().contiguous()
 
 

@@ -5,16 +5,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from actors.attention import Implementation
 from actors.messages import TrainSequence
 from actors.token_scores import TokenScores, score_tokens
 
 
 class UnsupportedModel(ValueError):
-    """The model's output head is more than a matrix, so its log-probs cannot be computed in chunks as we do."""
+    """The model cannot be trained as it was asked for: its output head is more than a matrix, say."""
 
 
 class PolicyModel(nn.Module):
@@ -30,38 +31,72 @@ class PolicyModel(nn.Module):
         if getattr(head, "bias", None) is not None or capped:
             raise UnsupportedModel(f"{type(model).__name__}: an output head with a bias or a soft cap is not supported")
         self.model = model
+        self.device = torch.device("cpu")  # where it computes; offloaded weights are elsewhere
         self.temperature = temperature
         self.chunk_tokens = max(1, chunk_bytes // (4 * head.weight.shape[0]))
 
     @classmethod
-    def load(cls, path: str, temperature: float, chunk_bytes: int) -> "PolicyModel":
-        """Load from a folder or hub name, in float32 whatever the file holds."""
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
+    def load(cls, path: str, temperature: float, chunk_bytes: int, attention: Implementation = "sdpa") -> "PolicyModel":
+        """Load from a folder or hub name into host memory, in float32 whatever the file holds.
+
+        Raises:
+            UnsupportedModel: the model has no such attention, or another kind of output head.
+        """
+        try:
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation=attention)
+        except (ValueError, ImportError) as error:
+            if attention == "sdpa" or "attention" not in str(error).lower():
+                raise
+            raise UnsupportedModel(f"{path}: {attention}: {str(error).partition(chr(10))[0]}") from error
         return cls(model, temperature, chunk_bytes)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.model.parameters()).device
+    def checkpoint_activations(self) -> None:
+        """Keep a decoder layer's input only, and compute the rest of its activations once more in backward.
 
-    def shard(self, mesh: DeviceMesh, compute_dtype: torch.dtype) -> None:
-        """Shard every decoder layer, then the rest, over the mesh. Weights and reductions stay in float32."""
+        Raises:
+            UnsupportedModel: the model's class cannot.
+        """
+        if not self.model.supports_gradient_checkpointing:
+            raise UnsupportedModel(f"{type(self.model).__name__}: activation checkpointing is not supported")
+        self.model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def shard(self, mesh: DeviceMesh, compute_dtype: torch.dtype, *, offload: bool = False) -> None:
+        """Move to the mesh's device layer by layer, sharding each decoder layer, then the rest, over the mesh.
+
+        Weights, the gradient and its reduction over ranks are in float32.
+
+        Args:
+            mesh: of all ranks.
+            compute_dtype: of the forward and backward pass.
+            offload: keep the shards of weights and gradient in host memory.
+        """
         precision = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
+        on_gpu = mesh.device_type == "cuda"
+        kept = CPUOffloadPolicy(pin_memory=on_gpu) if offload else OffloadPolicy()
         for layer in self.model.get_decoder().layers:
-            fully_shard(layer, mesh=mesh, mp_policy=precision)
-        fully_shard(self, mesh=mesh, mp_policy=precision)
+            fully_shard(layer, mesh=mesh, mp_policy=precision, offload_policy=kept)
+        fully_shard(self, mesh=mesh, mp_policy=precision, offload_policy=kept)
+        self.device = torch.device(mesh.device_type)
 
-    def forward(self, input_ids: Tensor, positions: Tensor, targets: Tensor, head: Tensor | None = None) -> TokenScores:
+    def forward(
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        targets: Tensor,
+        head: Tensor | None = None,
+        expected: Tensor | None = None,
+    ) -> TokenScores:
         """Scores of `targets` [n], each predicted at the flat position [n] of `input_ids` [B, L].
 
         Padding stands on the right, where causal attention keeps it from every real token, so no mask is needed.
-        `head` [V, H] stands in for the model's own output head.
+        `head` [V, H] stands in for the model's own output head; `expected` [n] is that of `score_tokens`.
         """
         decoder = self.model.get_decoder()
         hidden = decoder(input_ids=input_ids, use_cache=False).last_hidden_state
         if head is None:
             head = self.model.get_output_embeddings().weight
-        return score_tokens(hidden.flatten(0, 1)[positions], head, targets, self.temperature, self.chunk_tokens)
+        chosen = hidden.flatten(0, 1)[positions]
+        return score_tokens(chosen, head, targets, self.temperature, self.chunk_tokens, expected)
 
     def reshard(self) -> None:
         """Give the root's gathered weights back; a forward pass without a backward one leaves them gathered."""
@@ -82,8 +117,16 @@ class PolicyModel(nn.Module):
 
     def gathered_head(self) -> Tensor:
         """A full copy [V, H] of the output head as it is now. Collective."""
-        weight: Tensor = self.model.get_output_embeddings().weight.detach()
-        return (weight.full_tensor() if isinstance(weight, DTensor) else weight).clone()
+        return whole(self.model.get_output_embeddings().weight.detach(), self.device).clone()
+
+
+def whole(tensor: Tensor, device: torch.device | None = None) -> Tensor:
+    """A tensor that may be sharded, gathered where it is or on `device`. Collective."""
+    here = tensor if device is None else tensor.to(device)
+    if not isinstance(here, DTensor):
+        return here
+    # one rank has all of it: gathering would only copy it, twice
+    return here.to_local() if here.device_mesh.size() == 1 else here.full_tensor()
 
 
 class PaddedBatch:

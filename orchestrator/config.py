@@ -93,6 +93,9 @@ class ExperimentConfig(Settings):
         default_factory=dict, description="policies that only log"
     )
     steps: Count
+    max_staleness: int = Field(
+        0, ge=0, le=1, description="1: the next batch is sampled from the weights of this step, while it is learnt from"
+    )
     evaluation: EvaluationConfig | None = None
     record_rollouts: RecordRolloutsConfig | None = None
     export: ExportConfig | None = None
@@ -131,6 +134,8 @@ class ExperimentConfig(Settings):
     @model_validator(mode="after")
     def _workers_can_be_placed(self) -> Self:
         check_placeable(self.rollout, self.learner, self.cluster)
+        if self.max_staleness and self.cluster.colocate and self.rollout.device == "cuda":
+            raise FieldRule("max_staleness", "0 with cluster.colocate: engines and learners take turns on the GPUs")
         return self
 
     @model_validator(mode="after")

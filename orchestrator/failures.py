@@ -8,8 +8,10 @@ FAILURES = (
     ("cluster.worker", "WorkerLost"),
     ("orchestrator.crew.restarts", "RestartsExhausted"),
     ("orchestrator.checkpoints.writer", "CheckpointFailed"),
+    ("actors.remote_folder", "StorageError"),
     ("orchestrator.disk", "DiskTooSmall"),
     ("orchestrator.run.folder", "RunFolderFull"),
+    ("orchestrator.bench.bare_process", "BareFailed"),
     ("actors.model_export", "ExportFailed"),
     ("cluster.worker", "WorkerFailed"),
     ("orchestrator.self_test", "WeightSyncError"),
@@ -17,6 +19,7 @@ FAILURES = (
     ("actors.rollout_worker", "PrefixCacheKept"),
     ("actors.rollout_worker", "IncompleteUpdate"),
     ("actors.policy_model", "UnsupportedModel"),
+    ("actors.attention", "AttentionUnavailable"),
     ("actors.logprob_pairs", "NonFiniteLogprob"),
 )
 

@@ -63,14 +63,21 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
         ConfigError: the file cannot be read, is not YAML, or holds no mapping.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        content = Path(path).read_bytes()
     except OSError as error:
         raise ConfigError(str(path), "", MISSING, f"a readable file ({error.strerror})") from None
+    return mapping_in(content, str(path))
+
+
+def mapping_in(content: bytes, source: str) -> dict[str, Any]:
+    """The mapping that the content of a YAML file is; `source` names the file. Errors as `read_mapping`."""
+    try:
+        text = content.decode()
     except UnicodeDecodeError as error:
-        raise ConfigError(str(path), "", MISSING, f"UTF-8 text ({error.reason} at byte {error.start})") from None
-    tree = _load(text, str(path))
+        raise ConfigError(source, "", MISSING, f"UTF-8 text ({error.reason} at byte {error.start})") from None
+    tree = _load(text, source)
     if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
-        raise ConfigError(str(path), "", MISSING if tree is None else tree, "a mapping with text keys at the top level")
+        raise ConfigError(source, "", MISSING if tree is None else tree, "a mapping with text keys at the top level")
     return tree
 
 

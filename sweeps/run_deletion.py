@@ -8,11 +8,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from orchestrator.checkpoints.place import place_of, store_at
 from orchestrator.config_errors import MISSING, ConfigError
 from orchestrator.run.folder import CHECKPOINTS
 from orchestrator.run.lock import LOCK, RunInUse, holder, is_locked, run_lock
 from sweeps.runs import arm_folders, find_runs
 
+LEVELS = 3  # <name>/<arm>/seed-<n> above a run's checkpoints, in a storage
 HIDDEN = ".deleted-"
 LEFT_OVER = re.compile(r"\.deleted-(seed-\d+(\.old-\d+)?|checkpoints)-[0-9a-f]{32}")
 
@@ -32,7 +34,7 @@ def check_not_in_use(folders: Iterable[Path]) -> None:
 
 
 def delete_run(folder: Path) -> None:
-    """Delete a run with all that is in its folder, and the folders of its arm and name when they are empty then.
+    """Delete a run with its checkpoints and all that is in its folder; folders of arm and name, too, if empty then.
 
     Links in it are deleted, what they lead to is not.
 
@@ -42,8 +44,10 @@ def delete_run(folder: Path) -> None:
     Raises:
         RunInUse: a process is at work on it.
         ConfigError: it cannot be deleted; what is left of it has a hidden name.
+        StorageError: the object store that holds its checkpoints cannot be used; the run is still there.
     """
     with run_lock(folder), _told(folder, "a run that can be deleted"):
+        _clear_storage(folder)
         _remove(folder)
     _tidy(folder.parent)
 
@@ -51,8 +55,21 @@ def delete_run(folder: Path) -> None:
 def delete_checkpoints(folder: Path) -> None:
     """Delete all checkpoints of a run, whole or not, and nothing else of it; raises as `delete_run` does."""
     with run_lock(folder), _told(folder, "a run whose checkpoints can be deleted"):
+        _clear_storage(folder)
         if (folder / CHECKPOINTS).is_dir() and not (folder / CHECKPOINTS).is_symlink():
             _remove(folder / CHECKPOINTS)
+
+
+def _clear_storage(folder: Path) -> None:
+    """Delete a run's checkpoints where they are elsewhere; what else is there is left alone."""
+    place = place_of(folder)
+    if place == folder / CHECKPOINTS:
+        return
+    store_at(place, keep=None).clear()
+    if isinstance(place, Path):
+        for above in place.parents[:LEVELS]:
+            with suppress(OSError):  # not empty
+                above.rmdir()
 
 
 def leftovers(root: Path) -> list[Path]:

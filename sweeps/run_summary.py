@@ -9,7 +9,10 @@ from typing import Literal, TypeVar
 
 from pydantic_core import from_json
 
+from actors.remote_folder import RemoteFolder, StorageError
 from orchestrator.checkpoints.manifest import MANIFEST
+from orchestrator.checkpoints.place import POINTER, Place, place_of
+from orchestrator.checkpoints.remote_store import Attempt, RemoteStore
 from orchestrator.checkpoints.store import PARTIAL, REMOVED, REPLACED
 from orchestrator.config_errors import MISSING, ConfigError
 from orchestrator.run.folder import CHECKPOINTS, CONFIG, METRICS
@@ -45,7 +48,8 @@ class RunSummary:
     Example:
         RunSummary(key="demo/decay/seed-0", path=Path("runs/demo/decay/seed-0"), state="died", status=status,
                    steps_done=61, steps=100, checkpoints=(checkpoint,),
-                   files={"metrics.jsonl": 81920, "checkpoints": 3670016}, problems=())
+                   files={"metrics.jsonl": 81920, "checkpoints": 3670016}, problems=(),
+                   place=Path("runs/demo/decay/seed-0/checkpoints"))
     """
 
     key: str  # its path below the folder of all runs
@@ -55,8 +59,9 @@ class RunSummary:
     steps_done: int | None  # None when its metrics cannot be read
     steps: int | None  # that its config asks for
     checkpoints: tuple[Checkpoint, ...]  # by step
-    files: dict[str, int]  # bytes of what lies in the folder, folders with all that is in them
+    files: dict[str, int]  # bytes of what lies in the folder, folders with all in them; checkpoints wherever they are
     problems: tuple[str, ...]
+    place: Place  # of its checkpoints
 
     @classmethod
     def read(cls, key: str, path: Path) -> "RunSummary":
@@ -70,9 +75,19 @@ class RunSummary:
                 problems.append(str(error).removeprefix(f"{path}{os.sep}"))
             except OSError as error:
                 problems.append(f"{name}: {error.strerror}")
+            except StorageError as error:
+                problems.append(str(error))
             return otherwise
 
         broken: tuple[str, RunStatus | None] = ("broken", None)
+        beside: Place = path / CHECKPOINTS
+        place = tried(lambda file: place_of(file.parent), POINTER, beside)
+        nothing: dict[str, int] = {}
+        files = tried(lambda file: {entry.name: size for entry, size in _entries(file)}, ".", nothing)
+        none: tuple[Checkpoint, ...] = ()
+        checkpoints = tried(lambda file: _checkpoints(place), CHECKPOINTS, none)
+        if place != beside and checkpoints:
+            files[CHECKPOINTS] = sum(checkpoint.num_bytes for checkpoint in checkpoints)
         state, status = tried(lambda file: _state(file.parent), STATUS, broken)
         return cls(
             key=key,
@@ -81,19 +96,20 @@ class RunSummary:
             status=status,
             steps_done=tried(_steps_done, METRICS, None),
             steps=tried(_steps, CONFIG, None),
-            checkpoints=tried(_checkpoints, CHECKPOINTS, ()),
-            files=tried(lambda file: {entry.name: size for entry, size in _entries(file)}, ".", {}),
+            checkpoints=checkpoints,
+            files=files,
             problems=tuple(problems),
+            place=place,
         )
 
     @property
     def num_bytes(self) -> int:
-        """Of everything in the folder."""
+        """Of everything in the folder, and of its checkpoints where they are elsewhere."""
         return sum(self.files.values())
 
     @property
     def checkpoint_bytes(self) -> int:
-        """Of everything in `checkpoints/`."""
+        """Of its checkpoints, whole or not."""
         return self.files.get(CHECKPOINTS, 0)
 
     @property
@@ -159,7 +175,9 @@ def _steps(config: Path) -> int | None:
     return int(steps[1])
 
 
-def _checkpoints(folder: Path) -> tuple[Checkpoint, ...]:
+def _checkpoints(folder: Place) -> tuple[Checkpoint, ...]:
+    if isinstance(folder, RemoteFolder):
+        return tuple(_remote(attempt) for attempt in RemoteStore(folder, keep=None).attempts())
     if folder.is_symlink():
         raise ConfigError(str(folder), "", MISSING, "a folder, no link: what lies behind it is left alone")
     sizes = {entry.name: size for entry, size in _entries(folder)}
@@ -171,6 +189,11 @@ def _checkpoints(folder: Path) -> tuple[Checkpoint, ...]:
             state: State = "unfinished" if not whole else "complete" if _has_manifest(folder / name) else "no manifest"
             found.append(Checkpoint(name=name, step=int(number), state=state, num_bytes=size))
     return tuple(sorted(found, key=lambda checkpoint: checkpoint.step))
+
+
+def _remote(attempt: Attempt) -> Checkpoint:
+    state: State = "unfinished" if attempt.ended_ns is None else "complete"
+    return Checkpoint(name=attempt.folder.name, step=attempt.step, state=state, num_bytes=attempt.num_bytes)
 
 
 def _has_manifest(checkpoint: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 import typer
@@ -9,12 +10,13 @@ import typer
 from orchestrator.checkpoints.manifest import CheckpointDamaged, Manifest
 from orchestrator.cli import PLAIN, RUNS, RunsOption, console
 from orchestrator.config_errors import MISSING, ConfigError
-from orchestrator.run.folder import CHECKPOINTS
 from sweeps.run_deletion import check_not_in_use, delete_checkpoints, delete_leftover, delete_run, leftovers
 from sweeps.run_summary import RunSummary, size_of
 from sweeps.runs import choose, find_runs
 from sweeps.runs_output import as_json as json_of
 from sweeps.runs_output import show_deletion, show_list, show_run
+
+AT_ONCE = 16  # runs that are looked at side by side: their checkpoints may be far away
 
 runs_app = typer.Typer()
 
@@ -32,7 +34,8 @@ def list_runs(
     as_json: Annotated[bool, typer.Option("--json", help="a list of JSON objects instead of a table")] = False,
 ) -> None:
     """All runs: state, steps, checkpoints, size, time. One that was killed has "died"."""
-    found = [RunSummary.read(key, path) for key, path in find_runs(runs).items()]
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        found = list(threads.map(lambda run: RunSummary.read(*run), find_runs(runs).items()))
     if as_json:
         print(json.dumps([json_of(run) for run in found]))
         return
@@ -78,7 +81,7 @@ def delete(
             raise typer.Exit(1)
     for run in chosen:
         (delete_checkpoints if checkpoints else delete_run)(run.path)
-        console.print(f"deleted {run.path / CHECKPOINTS if checkpoints else run.path}", **PLAIN)
+        console.print(f"deleted {run.place if checkpoints else run.path}", **PLAIN)
     for path in left:
         delete_leftover(path)
 
@@ -88,7 +91,7 @@ def _damage(run: RunSummary) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for checkpoint in run.complete:
         try:
-            Manifest.read_verified(run.path / CHECKPOINTS / checkpoint.name)
+            Manifest.read_verified(run.place / checkpoint.name)
             found[checkpoint.name] = None
         except CheckpointDamaged as error:
             found[checkpoint.name] = str(error)

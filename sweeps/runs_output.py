@@ -12,7 +12,7 @@ from rich.text import Text
 from orchestrator.cli import PLAIN
 from orchestrator.config_errors import ConfigError
 from orchestrator.disk import size_text
-from orchestrator.run.folder import CONFIG, VERDICT
+from orchestrator.run.folder import CHECKPOINTS, CONFIG, VERDICT
 from orchestrator.yaml_files import read_mapping
 from sweeps.run_summary import RunSummary
 
@@ -135,6 +135,8 @@ def _facts(run: RunSummary) -> dict[str, str]:
     facts["steps"] = _steps(run)
     facts["scheduler"] = _scheduler(run.path / CONFIG)
     facts["verdict"] = _verdict(run.path / VERDICT)
+    if run.place != run.path / CHECKPOINTS:
+        facts["checkpoints in"] = str(run.place)
     facts["size"] = size_text(run.num_bytes)
     return facts
 

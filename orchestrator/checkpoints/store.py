@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from actors.messages import SavedFile
+from actors.remote_folder import RemoteFolder
 from orchestrator import yaml_files
 from orchestrator.checkpoints.checkpoint import CONFIG, STATE, Checkpoint
 from orchestrator.checkpoints.fingerprint import fingerprint
-from orchestrator.checkpoints.manifest import CheckpointDamaged, Manifest, check_files, saved_file, sizes_below
+from orchestrator.checkpoints.manifest import CheckpointDamaged, Manifest, check_sizes, saved_file, sizes_below
 from orchestrator.checkpoints.state import RunState
 
 # Suffixes of hidden folders. A replaced one counts as long as the one for it is not in its place.
@@ -30,7 +31,7 @@ class CheckpointSize:
     """
 
     step: int
-    path: Path
+    path: Path | RemoteFolder
     num_bytes: int
 
 
@@ -88,7 +89,7 @@ class CheckpointStore:
         (partial / STATE).write_text(state.to_json(), encoding="utf-8")
         (partial / CONFIG).write_text(yaml_files.dump(dict(config)), encoding="utf-8")
         all_files = (*files, *(saved_file(partial, name) for name in (STATE, CONFIG)))
-        check_files(partial, all_files)
+        check_sizes(sizes_below(partial), all_files)
         Manifest(fingerprint=fingerprint(config), files=all_files).write(partial)
         _sync_all(partial)
         if place.exists():
@@ -129,6 +130,15 @@ class CheckpointStore:
     def unfinished_bytes(self) -> int:
         """What earlier writers left unfinished, and `begin` will remove."""
         return sum(sum(sizes_below(path).values()) for path in self._unfinished())
+
+    def clear(self) -> None:
+        """Remove all checkpoints, whole or not, and the folder if it is empty then; OSError when the disk refuses."""
+        for step, path in self._whole().items():
+            self._hide(path, step, REMOVED)
+        for left_over in [*self._unfinished(), *self.folder.glob(f".step-*{REPLACED}")]:
+            shutil.rmtree(left_over)
+        with suppress(OSError):
+            self.folder.rmdir()
 
     def _unfinished(self) -> list[Path]:
         return [*self.folder.glob(f".step-*{PARTIAL}"), *self.folder.glob(f".step-*{REMOVED}")]

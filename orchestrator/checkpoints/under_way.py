@@ -4,13 +4,12 @@ import errno
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 from actors.messages import SavedFile
 from orchestrator.checkpoints.manifest import CheckpointDamaged
+from orchestrator.checkpoints.place import Place, Store
 from orchestrator.checkpoints.state import RunState
-from orchestrator.checkpoints.store import CheckpointStore
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -18,7 +17,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 class Learners(Protocol):
     """The learners, as far as checkpoints go.
 
-    learners.save("/runs/demo/decay/seed-0/checkpoints/.step-000040.partial/learner")
+    learners.save("/runs/demo/decay/seed-0/checkpoints/.step-000040.partial/learner")  # or s3://..., or gs://...
     files = learners.written()  # later, in another thread
 
     An error of theirs with the attributes `reason` (text) and `disk_full` (bool) is a checkpoint that could not be
@@ -66,11 +65,11 @@ class CheckpointUnderWay:
 
     def __init__(
         self,
-        store: CheckpointStore,
+        store: Store,
         learners: Learners,
         state: RunState,
         config: Mapping[str, Any],
-        on_saved: Callable[[Path], None],
+        on_saved: Callable[[Place], None],
     ) -> None:
         """Start the thread; the learners have begun already."""
         self.step = state.step

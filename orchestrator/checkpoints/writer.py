@@ -7,12 +7,12 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from orchestrator.checkpoints.checkpoint import LEARNER
+from orchestrator.checkpoints.place import Place, Store
 from orchestrator.checkpoints.state import RunState
-from orchestrator.checkpoints.store import CheckpointStore
 from orchestrator.checkpoints.under_way import CheckpointUnderWay, Learners, disk_refusals
 
 CLOSE_TIMEOUT_S = 60.0  # how long the end of a failed run waits for a checkpoint under way
-OnSaved = Callable[[int, Path, float], None]
+OnSaved = Callable[[int, Place, float], None]
 
 
 class CheckpointFailed(RuntimeError):
@@ -24,7 +24,7 @@ class CheckpointFailed(RuntimeError):
 of step 40: make room and go on with --resume
     """
 
-    def __init__(self, step: int, folder: Path, reason: str, *, disk_full: bool, last_good: int | None) -> None:
+    def __init__(self, step: int, folder: Place, reason: str, *, disk_full: bool, last_good: int | None) -> None:
         """Args: last_good: step of the newest one before it."""
         cure = "make room" if disk_full else "put this right"
         last = f"the last good one is that of step {last_good}: {cure} and go on with --resume"
@@ -47,7 +47,7 @@ class CheckpointWriter:
     The end of the with-block waits for the one under way; after an error only for a while, and that error stays.
     """
 
-    def __init__(self, store: CheckpointStore, learners: Learners, on_saved: OnSaved | None = None) -> None:
+    def __init__(self, store: Store, learners: Learners, on_saved: OnSaved | None = None) -> None:
         """Define the writer.
 
         Args:
@@ -72,12 +72,14 @@ class CheckpointWriter:
         try:
             with disk_refusals():
                 folder = self._store.begin(state.step)
-            self._learners.save(str(folder.absolute() / LEARNER))  # they have working folders of their own
+            if isinstance(folder, Path):
+                folder = folder.absolute()  # they have working folders of their own
+            self._learners.save(str(folder / LEARNER))
         except Exception as error:
             self._store.discard(state.step)
             self._fail(state.step, error)
 
-        def saved(path: Path) -> None:
+        def saved(path: Place) -> None:
             if self._on_saved is not None:
                 self._on_saved(state.step, path, time.perf_counter() - started)
 

@@ -5,14 +5,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator import disk
-from orchestrator.checkpoints.checkpoint import LEARNER, Checkpoint
+from orchestrator.checkpoints.checkpoint import Checkpoint
+from orchestrator.checkpoints.place import Place, place_of, settle, store_at
 from orchestrator.checkpoints.state import RunState
-from orchestrator.checkpoints.store import CheckpointStore
 from orchestrator.checkpoints.under_way import Learners
 from orchestrator.checkpoints.writer import CheckpointWriter
 from orchestrator.config import CheckpointConfig
-from orchestrator.run.folder import CHECKPOINTS, RunFolder
+from orchestrator.run.folder import RunFolder
 from orchestrator.run.log import RunLog
+from orchestrator.storage_uri import local_folder
 
 
 class RunCheckpoints:
@@ -29,14 +30,18 @@ class RunCheckpoints:
 
         Args:
             config: the block.
-            folder: of the run.
+            folder: of the run; it is open.
             told: hears of those that are made, and of damaged ones.
+
+        Raises:
+            ConfigError: the checkpoints that are there are in another place than the block says.
         """
         self._config = config
         self._run = folder
         self._told = told
+        place = settle(folder.path, config, folder.status.uid)
         # absolute: learners write there, and have a working directory of their own
-        self._store = CheckpointStore((folder.path / CHECKPOINTS).resolve(), config.keep if config else None)
+        self._store = store_at(place.resolve() if isinstance(place, Path) else place, config.keep if config else None)
         self._writer: CheckpointWriter | None = None
 
     def newest(self) -> Checkpoint | None:
@@ -83,16 +88,16 @@ class RunCheckpoints:
         if self._writer is not None:
             self._writer.abandon()
 
-    def _passed_over(self, path: Path, reason: str) -> None:
+    def _passed_over(self, path: Place, reason: str) -> None:
         self._told.warn(f"checkpoint {path} is not used: {reason}")
 
-    def _saved(self, step: int, path: Path, seconds: float) -> None:
+    def _saved(self, step: int, path: Place, seconds: float) -> None:
         self._run.log.info("checkpoint before step %d: %s, %.2f s in the background", step, path, seconds)
 
 
 def learner_files(checkpoint: Checkpoint | None) -> str | None:
     """What of a checkpoint is for the learners to load."""
-    return str(checkpoint.path / LEARNER) if checkpoint else None
+    return checkpoint.learner_files() if checkpoint else None
 
 
 def check_room(run: Path, config: CheckpointConfig | None, model: str, *, resume: bool) -> None:
@@ -112,7 +117,9 @@ def check_room(run: Path, config: CheckpointConfig | None, model: str, *, resume
     """
     each = disk.checkpoint_bytes(model)
     if config is not None and each is not None:
-        folder = run / CHECKPOINTS
-        store = CheckpointStore(folder, config.keep)
+        folder = local_folder(config.storage) if config.storage else run
+        if folder is None:  # an object store has room
+            return
+        store = store_at(place_of(run), config.keep)
         there, freed = (len(store.sizes()), store.unfinished_bytes()) if resume else (0, 0)
         disk.check_room(folder, max(0, disk.room_needed(each, config.keep, there) - freed))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator import yaml_files
+from orchestrator.checkpoints.place import Store, note, place_in, store_at
 from orchestrator.checkpoints.state import RunState
 from orchestrator.config import ExperimentConfig
 from orchestrator.run.folder import CHECKPOINTS, CONFIG, LOG, METRICS, MODEL, ROLLOUTS, VERDICT, stored_config
@@ -40,6 +41,7 @@ def fill(folder: Path, beginning: Beginning, config: ExperimentConfig, seed: int
         seed: of that run.
 
     Raises:
+        StorageError: an object store cannot be used.
         BeginningGone, CheckpointDamaged: it cannot be used; some of it may be in the folder.
         OSError: the disk refuses.
     """
@@ -62,12 +64,21 @@ def fill(folder: Path, beginning: Beginning, config: ExperimentConfig, seed: int
             raise BeginningGone(f"{METRICS} does not have all steps before it")
         scheduler = {**link.state.scheduler, "policy": decided.state}
         state = replace(link.state, scheduler=scheduler, mlflow_run_id=None, metrics_bytes=len(metrics))
-        link.move_to(folder / CHECKPOINTS, state, stored_config(config, seed))
+        link.move_to(_store(folder, config, seed, status.uid), state, stored_config(config, seed))
         _go_on(source, folder, status, state)
     _link(source.folder / ROLLOUTS, folder / ROLLOUTS, lambda name: _step_of(name) < len(rows))
     fork = Fork(source=source.arm, forked_at=len(rows), whole=link is None)
     (folder / FORK).write_text(fork.to_json(), encoding="utf-8")
     return fork
+
+
+def _store(folder: Path, config: ExperimentConfig, seed: int, uid: str) -> Store:
+    """Where the run's checkpoints go, as it will look for them once its folder has its name."""
+    if config.checkpoint is None or config.checkpoint.storage is None:
+        return store_at(folder / CHECKPOINTS, keep=None)
+    place = place_in(config.checkpoint.storage, folder.with_name(f"seed-{seed}"), uid)
+    note(folder, place)
+    return store_at(place, keep=None)
 
 
 def _read_again(beginning: Beginning, config: ExperimentConfig, seed: int) -> Source:

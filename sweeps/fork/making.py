@@ -4,11 +4,15 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from actors.remote_folder import StorageError
 from orchestrator.checkpoints.manifest import CheckpointDamaged
+from orchestrator.checkpoints.place import POINTER, Place, place_of, store_at
 from orchestrator.checkpoints.store import sync
 from orchestrator.config import ExperimentConfig
+from orchestrator.config_errors import ConfigError
 from orchestrator.run.folder import RunFolderFull
 from sweeps.fork.contents import BeginningGone, fill
 from sweeps.fork.fork import Fork
@@ -20,7 +24,7 @@ def make_fork(
     folder: Path,
     config: ExperimentConfig,
     seed: int,
-    passed_over: Callable[[Path, str], None] = lambda path, reason: None,
+    passed_over: Callable[[Place, str], None] = lambda path, reason: None,
 ) -> Fork | None:
     """Make a run's folder, from which the run goes on as one of its own that was interrupted; or which is over already.
 
@@ -38,11 +42,12 @@ def make_fork(
         None when the run has to begin at its beginning: nothing was made.
 
     Raises:
+        StorageError: the object store that its checkpoints go to cannot be used; no folder was made.
         RunFolderFull: the disk refuses, or there is something at `folder`; nothing was made.
     """
     building = folder.with_name(f".{folder.name}.forking")
     try:
-        shutil.rmtree(building, ignore_errors=True)
+        _undo(building)
         if plan is None:
             return None
         if folder.exists() and any(folder.iterdir()):
@@ -53,7 +58,7 @@ def make_fork(
                 fork = fill(building, beginning, config, seed)
             except (BeginningGone, CheckpointDamaged) as error:
                 passed_over(beginning.checkpoint or beginning.source, str(error))
-                shutil.rmtree(building)
+                _undo(building)
                 continue
             _put(building, folder)
             return fork
@@ -61,7 +66,15 @@ def make_fork(
     except OSError as error:
         raise RunFolderFull(folder, error) from error
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        _undo(building)
+
+
+def _undo(building: Path) -> None:
+    """Remove what was built, and the checkpoint that was copied for it to a storage."""
+    if (building / POINTER).exists():
+        with suppress(ConfigError, StorageError, OSError):
+            store_at(place_of(building), keep=None).clear()
+    shutil.rmtree(building, ignore_errors=True)
 
 
 def _put(building: Path, folder: Path) -> None:

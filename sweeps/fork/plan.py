@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.checkpoints.place import Place
 from orchestrator.config import ExperimentConfig
 from sweeps.fork.divergence import divergence
 from sweeps.fork.source import Source
@@ -20,7 +21,7 @@ class Beginning:
 
     source: Path  # the folder of the run
     steps: int  # of it that are shared
-    checkpoint: Path | None  # its folder; None for all of the run, which is over
+    checkpoint: Place | None  # its folder; None for all of the run, which is over
 
     @property
     def whole(self) -> bool:

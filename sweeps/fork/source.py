@@ -7,11 +7,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from actors.remote_folder import StorageError
 from orchestrator.checkpoints.fingerprint import differing_fields
-from orchestrator.checkpoints.store import CheckpointStore
+from orchestrator.checkpoints.place import Place, place_of, store_at
 from orchestrator.config import ExperimentConfig
 from orchestrator.config_errors import ConfigError
-from orchestrator.run.folder import CHECKPOINTS, CONFIG, METRICS, stored_config
+from orchestrator.run.folder import CONFIG, METRICS, stored_config
 from orchestrator.run.status import End, RunStatus
 from orchestrator.yaml_files import read_mapping
 from sweeps.fork.forked_rows import rows_of, whole_lines
@@ -61,9 +62,15 @@ class Source:
         """Its steps from 0 on, read as they are asked for; they end early where a line is no next step's."""
         return rows_of(self.lines, str(self.folder / METRICS))
 
-    def checkpoints(self) -> dict[int, Path]:
-        """Its checkpoints now, by step, unread: they may be damaged, or gone by the time that they are used."""
-        return {size.step: size.path for size in CheckpointStore(self.folder / CHECKPOINTS, keep=None).sizes()}
+    def checkpoints(self) -> dict[int, Place]:
+        """Its checkpoints now, by step, unread: they may be damaged, or gone by the time that they are used.
+
+        None where nobody can tell.
+        """
+        try:
+            return {size.step: size.path for size in store_at(place_of(self.folder), keep=None).sizes()}
+        except (ConfigError, StorageError):
+            return {}
 
 
 def _differ_in_scheduler_only(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

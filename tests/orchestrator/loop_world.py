@@ -18,6 +18,7 @@ from actors.faults import Strike
 from cluster.config import RestartsConfig
 from cluster.worker import WorkerLost
 from orchestrator.checkpoints.checkpoint import LEARNER, Checkpoint
+from orchestrator.checkpoints.manifest import Manifest
 from orchestrator.checkpoints.state import RunState
 from orchestrator.clock import PhaseClock
 from orchestrator.config import CheckpointConfig, ExperimentConfig
@@ -60,6 +61,7 @@ class Plan:
     losses: set[int] = field(default_factory=set)  # numbers of the calls in which a learner is lost
     damaged: set[int] = field(default_factory=set)  # steps whose checkpoint turns out to be no good
     deaths: set[int] = field(default_factory=set)  # numbers of the calls in which the driver is killed
+    staleness: Literal[0, 1] = 0  # 1: batches are sampled ahead
     slow: bool = False  # checkpoints are on the disk only when they are waited for
     bad_from: int | None = None  # the gradient is not finite from this step on
     on_collapse: Literal["stop", "record"] = "stop"
@@ -185,13 +187,23 @@ class FakeStep:
     def __init__(self, crew: FakeCrew) -> None:
         self.crew = crew
         self.sampler = SimpleNamespace(cursor=0)
+        self.max_staleness: int = crew.world.plan.staleness
+        self.ahead: int | None = None  # what was sampled ahead
 
-    def step(self, step: int, clock: PhaseClock) -> StepRecord:
+    def sample(self, step: int) -> int:
+        self.sampler.cursor += 4 + step % 3
+        return int(self.sampler.cursor * (1 + self.crew.weights))
+
+    def abandon(self) -> None:
+        self.ahead = None
+
+    def step(self, step: int, clock: PhaseClock, ahead: PhaseClock | None = None) -> StepRecord:
         crew = self.crew
         crew.world.begun.append(step)
-        self.sampler.cursor += 4 + step % 3
+        batch = self.sample(step) if self.ahead is None else self.ahead
+        self.ahead = None if ahead is None else self.sample(step + 1)
         with clock.phase("gradients"):
-            loss = crew.gang("compute_gradients") * self.sampler.cursor % 97
+            loss = crew.gang("compute_gradients") * batch % 97
         metrics = {"loss": float(loss), "cursor": float(self.sampler.cursor), "version": float(crew.version)}
         decision = crew.decide(step, metrics)
         with clock.phase("apply"):
@@ -247,7 +259,9 @@ class FakeCheckpoints:
         if not good:
             return None
         path = Path("/checkpoints") / str(max(good))
-        return Checkpoint(path=path, state=self.world.disk[max(good)][0], config={}, fingerprint="")
+        return Checkpoint(
+            path=path, state=self.world.disk[max(good)][0], config={}, manifest=Manifest(fingerprint="", files=())
+        )
 
 
 class FakeTracked:

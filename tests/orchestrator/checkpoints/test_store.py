@@ -74,7 +74,7 @@ def test_what_was_committed_is_read_back(
     checkpoint = store.newest(refuse)
     assert checkpoint is not None
     assert (checkpoint.path, checkpoint.state, checkpoint.config) == (path, make_state(40, 656), config)
-    assert checkpoint.fingerprint == fingerprint(config)
+    assert checkpoint.manifest.fingerprint == fingerprint(config)
     assert path == store.folder / "step-000040"
     assert names(store) == ["step-000040"]
 

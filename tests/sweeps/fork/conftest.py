@@ -18,13 +18,13 @@ from rich.console import Console
 from actors.scheduler import Scheduler
 from orchestrator.checkpoints.checkpoint import LEARNER
 from orchestrator.checkpoints.manifest import saved_file
+from orchestrator.checkpoints.place import Place, place_of, store_at
 from orchestrator.checkpoints.state import RunState
-from orchestrator.checkpoints.store import CheckpointStore
 from orchestrator.config import ExperimentConfig
 from orchestrator.experiment_file import merge
 from orchestrator.records import StepRecord
 from orchestrator.run.checkpoints import RunCheckpoints
-from orchestrator.run.folder import CHECKPOINTS, METRICS, MODEL, ROLLOUTS, VERDICT, RunFolder
+from orchestrator.run.folder import METRICS, MODEL, ROLLOUTS, VERDICT, RunFolder
 from orchestrator.run.log import RunLog
 from orchestrator.run.progress import Progress
 from orchestrator.run.recorder import Recorder
@@ -95,7 +95,7 @@ class _Run:
         if found is None:
             self.recorder.rewind(StabilityMonitor(self.config.stability).state_dict(), 0)
             return 0
-        self.rates = json.loads((found.path / LEARNER / "weights").read_text())
+        self.rates = json.loads((found.path / LEARNER / "weights").read_bytes())
         self.scheduler.load_state_dict(found.state.scheduler)
         self.recorder.rewind(found.state.stability, found.state.metrics_bytes)
         return found.state.step
@@ -112,10 +112,11 @@ class _Run:
 
     def _save(self, step: int) -> None:
         keep = self.config.checkpoint.keep if self.config.checkpoint else None
-        store = CheckpointStore(self.folder.path / CHECKPOINTS, keep)
+        store = store_at(place_of(self.folder.path), keep)
         partial = store.begin(step)
-        (partial / LEARNER).mkdir()
-        (partial / LEARNER / "weights").write_text(json.dumps(self.rates))
+        if isinstance(partial, Path):
+            (partial / LEARNER).mkdir()
+        (partial / LEARNER / "weights").write_bytes(json.dumps(self.rates).encode())
         state = RunState(
             step=step,
             weight_version=step,
@@ -172,12 +173,12 @@ class RecordedRuns:
                 _Run(opened, config).go_on(trace, until)
         return folder
 
-    def fork(self, scheduler: Mapping[str, Any], *candidates: Path) -> Fork | None:
+    def fork(self, scheduler: Mapping[str, Any], *candidates: Path, **changes: Any) -> Fork | None:
         """Of trial-000 with seed 0, under that policy."""
-        config = self.config(scheduler)
+        config = self.config(scheduler, **changes)
         return make_fork(best_source(config, 0, candidates), self.folder("trial-000"), config, 0, self.refuse)
 
-    def refuse(self, path: Path, reason: str) -> None:
+    def refuse(self, path: Place, reason: str) -> None:
         raise AssertionError(f"{path} was passed over: {reason}")
 
     def files(self, folder: Path) -> dict[str, bytes]:
@@ -189,7 +190,7 @@ class RecordedRuns:
 
     def outcome(self, folder: Path) -> dict[str, Any]:
         """All that a run has come to: its metrics, verdict, weights, rollouts, and where its checkpoints stand."""
-        checkpoints = CheckpointStore(folder / CHECKPOINTS, keep=None)
+        checkpoints = store_at(place_of(folder), keep=None)
         newest = checkpoints.newest(lambda path, reason: None)
         return {
             "rows": [list(row.items()) for row in self.rows(folder)],

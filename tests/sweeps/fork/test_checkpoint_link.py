@@ -23,7 +23,7 @@ def test_it_becomes_a_good_checkpoint_with_a_state_of_its_own(made: Any, checkpo
     link = CheckpointLink.of(checkpoint, 6, tmp_path / "source")
     assert [file.name for file in link.files] == ["learner/weights"]
     state = replace(link.state, mlflow_run_id=None, metrics_bytes=7)
-    link.move_to(tmp_path / "checkpoints", state, {"name": "mine"})
+    link.move_to(CheckpointStore(tmp_path / "checkpoints", keep=None), state, {"name": "mine"})
     found = CheckpointStore(tmp_path / "checkpoints", keep=None).newest(made.refuse)
     assert found is not None
     assert found.state == state
@@ -37,7 +37,9 @@ def test_one_whose_owner_removes_it_is_as_good_as_before(made: Any, checkpoint: 
     link = CheckpointLink.of(checkpoint, 6, tmp_path / "source")
     for path in sorted(checkpoint.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
-    link.move_to(tmp_path / "checkpoints", link.state, made.config().model_dump(mode="json"))
+    link.move_to(
+        CheckpointStore(tmp_path / "checkpoints", keep=None), link.state, made.config().model_dump(mode="json")
+    )
     assert CheckpointStore(tmp_path / "checkpoints", keep=None).newest(made.refuse) is not None
 
 
