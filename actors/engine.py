@@ -12,7 +12,9 @@ from actors.messages import Response, SampleRequest
 
 
 def build_engine(model: str, config: RolloutConfig, max_model_len: int, transfer: str) -> LLM:
-    """An engine in this very process.
+    """An engine in this very process; one that is split over GPUs has further processes, which end with this one.
+
+    With `ipc` as transfer it shares its GPU with a learner, and can sleep.
 
     Args:
         model: folder or hub name.
@@ -22,11 +24,20 @@ def build_engine(model: str, config: RolloutConfig, max_model_len: int, transfer
     """
     on_device: dict[str, Any]
     if config.device == "cuda":
-        on_device = {"gpu_memory_utilization": config.gpu_memory_utilization}
+        on_device = {
+            "gpu_memory_utilization": config.gpu_memory_utilization,
+            "enable_sleep_mode": transfer == "ipc",
+        }
     else:
         # When a prompt with a seed of its own is read in pieces, vLLM sets a random generator back, which those of CPUs
         # cannot do.
         on_device = {"enforce_eager": True, "enable_chunked_prefill": False}
+    if config.tensor_parallel_size > 1:
+        # Inside of a placement group vLLM would by itself ask Ray for further actors, with GPUs that this one has.
+        on_device |= {
+            "tensor_parallel_size": config.tensor_parallel_size,
+            "distributed_executor_backend": "mp",
+        }
     return LLM(
         model,
         dtype=config.dtype,
@@ -34,7 +45,7 @@ def build_engine(model: str, config: RolloutConfig, max_model_len: int, transfer
         max_num_seqs=config.max_concurrent,
         logprobs_mode="processed_logprobs",  # after temperature: the distribution that was sampled from
         weight_transfer_config=WeightTransferConfig(backend=transfer),
-        worker_extension_cls="actors.gloo_transfer.GlooExtension",
+        worker_extension_cls="actors.engine_process.EngineProcess",
         disable_log_stats=True,
         **on_device,
     )

@@ -11,7 +11,7 @@ from math import prod
 from typing import Any, ClassVar
 
 import torch
-from torch.distributed import BroadcastOptions, PrefixStore, ProcessGroup, Store
+from torch.distributed import BroadcastOptions, PrefixStore, ProcessGroup, Store, Work
 from vllm.distributed.utils import init_gloo_process_group
 from vllm.distributed.weight_transfer import WeightTransferEngineFactory, WeightTransferTrainerFactory
 from vllm.distributed.weight_transfer.base import (
@@ -28,7 +28,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 
 from actors.rendezvous import Rendezvous, join
 
-BUCKET_BYTES = 64 * 2**20
+BUCKET_BYTES = 32 * 2**20
 TIMEOUT = timedelta(minutes=2)  # for one side to wait for the other
 
 
@@ -102,14 +102,23 @@ class GlooWeightTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo
         self.receive_weights(self.parse_update_info(update_info))
 
     def receive_weights(self, update_info: GlooUpdateInfo) -> None:
-        """Receive bucket after bucket and hand its tensors to the model."""
+        """Receive bucket after bucket and hand its tensors to the model; the next arrives while one is loaded."""
+        packed = buckets(update_info.metadata(), BUCKET_BYTES)
+        with ThreadPoolExecutor(max_workers=1) as side:
+            arriving = [side.submit(self._receive, bucket) for bucket in packed[:1]]
+            for number, bucket in enumerate(packed, start=1):
+                flat = arriving.pop().result()
+                arriving += [side.submit(self._receive, following) for following in packed[number : number + 1]]
+                sizes = [prod(meta.shape) for meta in bucket]
+                pieces = zip(bucket, flat.split(sizes), strict=True)
+                self._load([(meta.name, piece.view(meta.shape)) for meta, piece in pieces])
+
+    def _receive(self, bucket: Sequence[ParamMeta]) -> torch.Tensor:
+        """The tensors of a bucket, one after the other."""
         assert self._group is not None, "init_transfer_engine comes first"
-        for bucket in buckets(update_info.metadata(), BUCKET_BYTES):
-            sizes = [prod(meta.shape) for meta in bucket]
-            flat = torch.empty(sum(sizes), dtype=bucket[0].dtype)
-            _broadcast(self._group, flat)
-            pieces = zip(bucket, flat.split(sizes), strict=True)
-            self._load([(meta.name, piece.view(meta.shape)) for meta, piece in pieces])
+        flat = torch.empty(sum(prod(meta.shape) for meta in bucket), dtype=bucket[0].dtype)
+        _broadcast(self._group, flat).wait()
+        return flat
 
     def _load(self, weights: list[tuple[str, torch.Tensor]]) -> None:
         self.model.load_weights(weights)  # type: ignore[operator]  # nn.Module does not say that vLLM models have it
@@ -192,9 +201,14 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
 
     def _broadcast_all(self, metadata: Sequence[ParamMeta], tensors: Iterator[tuple[str, torch.Tensor]]) -> None:
         assert self._group is not None, "the group is gone after a failed update: open the transfer anew"
+        under_way: list[tuple[Work, torch.Tensor]] = []  # with its memory, which is needed for as long
         for bucket in buckets(metadata, BUCKET_BYTES):
-            flat = torch.cat([next(tensors)[1].reshape(-1) for _ in bucket])
-            _broadcast(self._group, flat)
+            flat = torch.cat([next(tensors)[1].reshape(-1) for _ in bucket])  # while the one before is sent
+            for work, _ in under_way:
+                work.wait()
+            under_way = [(_broadcast(self._group, flat), flat)]
+        for work, _ in under_way:
+            work.wait()
 
 
 def _group_of(store: Store, rank: int, world_size: int) -> ProcessGroup:
@@ -202,16 +216,13 @@ def _group_of(store: Store, rank: int, world_size: int) -> ProcessGroup:
     return init_gloo_process_group(PrefixStore("weight-transfer", store), rank, world_size, TIMEOUT)
 
 
-def _broadcast(group: ProcessGroup, flat: torch.Tensor) -> None:
+def _broadcast(group: ProcessGroup, flat: torch.Tensor) -> Work:
+    """Begin to send `flat` to all, or to receive it; the sender is rank 0."""
     options = BroadcastOptions()
     options.rootRank = 0
     options.rootTensor = 0
     # As bytes: gloo knows no bfloat16.
-    group.broadcast([flat.view(torch.uint8)], options).wait()
-
-
-class GlooExtension:
-    """Named as vLLM's `worker_extension_cls`, so that every engine process imports this module."""
+    return group.broadcast([flat.view(torch.uint8)], options)
 
 
 WeightTransferEngineFactory.register_engine("gloo", GlooWeightTransferEngine)

@@ -10,6 +10,8 @@ from actors.config import RolloutConfig
 from actors.faults import Faults
 from actors.messages import Response, SampleRequest
 
+PARTS = ("weights", "kv_cache")  # of an engine's GPU memory, by vLLM's names
+
 
 class PrefixCacheKept(RuntimeError):
     """The engine would not drop the KV cache that the old weights had filled."""
@@ -59,6 +61,9 @@ class RolloutWorker:
     """Samples with vLLM. The engine runs in this very process: no orphans, quick shutdown.
 
     Its weight methods are the ones vLLM's weight-sync client calls; the learners' rank 0 drives them.
+
+    On a GPU that it shares with a learner it sleeps when it is told to. It wakes up by itself, and only as far as it
+    must: its weights for an update, all of it to sample. So a fresh worker, which is awake, needs no special care.
     """
 
     def __init__(self, spec: EngineSpec) -> None:
@@ -67,7 +72,9 @@ class RolloutWorker:
         self._engine: Any = None
         self._merged_parts: dict[str, list[str]] = {}
         self._arrived: list[str] = []
+        self._has_joined = False
         self._updating = False
+        self._asleep: set[str] = set()  # vLLM's names of the parts whose GPU memory is given back
         self._weight_version = 0
 
     def start(self) -> EngineShape:
@@ -97,6 +104,7 @@ class RolloutWorker:
         Raises:
             PrefixCacheKept: the prefix cache still holds KV of an earlier call.
         """
+        self.wake_up(PARTS)
         self._drop_prefix_cache()
         config = self._spec.config
         limit = max_tokens or config.max_response_tokens
@@ -105,23 +113,47 @@ class RolloutWorker:
         )
         return sampled
 
+    def sleep(self) -> None:
+        """Give the GPU's memory back; the weights wait in host memory.
+
+        That is vLLM's level 1. Level 2 would drop them, and after a step without an update none are sent.
+        """
+        if len(self._asleep) < len(PARTS):
+            self._abandon_update()
+            self._engine.sleep(level=1)
+            self._asleep = set(PARTS)
+
+    def wake_up(self, parts: Sequence[str]) -> None:
+        """Take the GPU memory of these parts again, of those that have none; out of `weights` and `kv_cache`."""
+        asleep = [part for part in parts if part in self._asleep]
+        if asleep:
+            self._engine.wake_up(asleep)
+            self._asleep.difference_update(asleep)
+
     def init_weight_transfer_engine(self, request: Any) -> None:
-        """Join the learners' transfer group. All rollout workers get the same request; each finds its own rank."""
+        """Join the learners' transfer group, and leave the one before it.
+
+        All rollout workers get the same request; each finds its own ranks.
+        """
+        if self._has_joined:
+            self._abandon_update()
+            self._engine.collective_rpc("shutdown_weight_transfer_engine")
         info = dict(request.init_info)
-        if "rank_offset" in info:
-            info["rank_offset"] += self._spec.index
+        if "rank_offset" in info:  # of the first process of the first engine
+            info["rank_offset"] += self._spec.index * self._spec.config.tensor_parallel_size
         self._engine.init_weight_transfer_engine({"init_info": info})
+        self._has_joined = True
 
     def start_weight_update(self) -> None:
         """Open the model for an update; one that was cut off before is given up: this one replaces all that it left."""
-        if self._updating:
-            self._engine.finish_weight_update()
+        self.wake_up(["weights"])
+        self._abandon_update()
         self._arrived = []
         self._engine.start_weight_update()
         self._updating = True
 
     def update_weights(self, request: Any) -> None:
-        """Receive one part of an update."""
+        """Receive one part of an update, all of which is one part unless CUDA IPC brings it."""
         self._arrived += request.update_info["names"]
         self._engine.update_weights(request)
 
@@ -141,6 +173,11 @@ class RolloutWorker:
         """Stamp the responses sampled from here on."""
         self._weight_version = int(version)
         self._engine.update_weight_version(version)
+
+    def _abandon_update(self) -> None:
+        if self._updating:
+            self._engine.collective_rpc("abandon_weight_update")
+            self._updating = False
 
     def _drop_prefix_cache(self) -> None:
         if not self._spec.faults.keep_prefix_cache and not self._engine.reset_prefix_cache():

@@ -1,10 +1,10 @@
 """The learners' end of weight transfer: which tensors are sent, by which backend, to which rollout workers."""
 
 from collections.abc import Callable, Iterator, Sequence
+from math import prod
 from typing import Any
 
 import torch
-from torch.distributed.tensor import DTensor
 from vllm.distributed.weight_transfer import WeightTransferTrainerFactory
 from vllm.distributed.weight_transfer.base import ParamMeta, TrainerInitInfo, WeightSource
 from vllm.distributed.weight_transfer.clients import RayVLLMWeightSyncClient
@@ -13,8 +13,10 @@ from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 from vllm.utils.network_utils import get_open_port
 
 from actors.gloo_transfer import GlooTrainerInitInfo
+from actors.policy_model import whole
 from actors.rollout_worker import IncompleteUpdate, PrefixCacheKept
 
+CHUNK_BYTES = 256 * 2**20  # vLLM's own 1 GiB is a lot beside an engine that fills the GPU
 Change = Callable[[str, torch.Tensor], torch.Tensor]
 
 
@@ -36,6 +38,7 @@ class StateDictSource(WeightSource):
         dtype: torch.dtype,
         keep: Callable[[str], bool],
         change: Change = as_it_is,
+        device: torch.device | None = None,
     ) -> None:
         """Define the source.
 
@@ -44,11 +47,13 @@ class StateDictSource(WeightSource):
             dtype: of the tensors that are sent.
             keep: whether the tensor of a name is sent at all.
             change: what is made of a tensor before it is cast, by name.
+            device: where tensors are gathered and sent from, whatever memory they are in; None: where they are.
         """
         self._state_dict = state_dict
         self._dtype = dtype
         self._keep = keep
         self._change = change
+        self._device = device
 
     def metadata(self) -> list[ParamMeta]:
         """Name, wire dtype and full shape of every tensor, without gathering any."""
@@ -56,8 +61,7 @@ class StateDictSource(WeightSource):
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         for name, tensor in self._kept():
-            full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-            yield name, self._change(name, full).to(self._dtype)
+            yield name, self._change(name, whole(tensor, self._device)).to(self._dtype)
 
     def _kept(self) -> Iterator[tuple[str, torch.Tensor]]:
         return ((name, tensor) for name, tensor in self._state_dict().items() if self._keep(name))
@@ -78,10 +82,17 @@ class WeightPublisher:
 
     publisher = WeightPublisher("gloo", rank, host, rollout_workers, source)
     publisher.publish(version=1)
+    publisher.close()
     """
 
-    def __init__(
-        self, backend: str, rank: int, host: str, rollout_workers: Sequence[Any], source: WeightSource
+    def __init__(  # noqa: PLR0913, PLR0917 - one for each part
+        self,
+        backend: str,
+        rank: int,
+        host: str,
+        rollout_workers: Sequence[Any],
+        source: WeightSource,
+        engine_processes: int = 1,
     ) -> None:
         """Open the transfer; on rank 0 this returns when all rollout workers have joined.
 
@@ -91,9 +102,11 @@ class WeightPublisher:
             host: address of rank 0's node, where it listens.
             rollout_workers: Ray handles of the rollout workers' actors.
             source: the tensors.
+            engine_processes: that receive, of each rollout worker: as many as GPUs that it is split over.
         """
         self._client = VersionedClient(list(rollout_workers))
-        info = trainer_init_info(backend, rank, host, world_size=1 + len(rollout_workers))
+        receivers = len(rollout_workers) * engine_processes
+        info = trainer_init_info(backend, rank, host, world_size=1 + receivers, chunk_bytes=chunk_bytes(source))
         self._transfer = WeightTransferTrainerFactory.trainer_init(info, client=self._client, source=source)
 
     def publish(self, version: int) -> None:
@@ -108,8 +121,20 @@ class WeightPublisher:
         except (IncompleteUpdate, PrefixCacheKept) as error:  # raised by a rollout worker, and wrapped by Ray since
             raise getattr(error, "cause", error) from None
 
+    def close(self) -> None:
+        """Leave the transfer; NCCL's buffers are then free."""
+        self._transfer.shutdown()
 
-def trainer_init_info(backend: str, rank: int, host: str, world_size: int) -> TrainerInitInfo:
+
+def chunk_bytes(source: WeightSource) -> int:
+    """Size of the buffer that tensors are packed in on a GPU: the largest of them must fit."""
+    sizes = [prod(meta.shape) * meta.dtype.itemsize for meta in source.metadata()]
+    return max([CHUNK_BYTES, *sizes])
+
+
+def trainer_init_info(
+    backend: str, rank: int, host: str, world_size: int, chunk_bytes: int = CHUNK_BYTES
+) -> TrainerInitInfo:
     """What learner rank `rank` needs to open the transfer.
 
     Args:
@@ -117,15 +142,20 @@ def trainer_init_info(backend: str, rank: int, host: str, world_size: int) -> Tr
         rank: of the learner; rank 0 is the sender.
         host: address of the sender's node.
         world_size: the sender and all receiving engine processes.
+        chunk_bytes: tensors that travel together over nccl or ipc.
     """
     match backend:
         case "gloo":
             return GlooTrainerInitInfo(host=host, world_size=world_size, rank=rank)
         case "nccl":
             return NCCLTrainerInitInfo(
-                master_address=host, master_port=get_open_port(), world_size=world_size, rank=rank
+                master_address=host,
+                master_port=get_open_port(),  # of this node: only that of rank 0 is used
+                world_size=world_size,
+                packed_buffer_size_bytes=chunk_bytes,
+                rank=rank,
             )
         case "ipc":
-            return IPCTrainerInitInfo(packed=True, rank=rank)
+            return IPCTrainerInitInfo(packed=True, packed_buffer_size_bytes=chunk_bytes, rank=rank)
         case _:
             raise ValueError(f"{backend!r}: expected gloo, nccl or ipc")

@@ -1,6 +1,7 @@
 """The workers of one run as a step sees them: what it asks of each role, and what is done when one is lost."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from actors.learner import Learner
@@ -32,13 +33,15 @@ class Crew:
     takes the weights of its gang with it: that is raised as WorkerLost, and `recover` starts the gang anew.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each part
         self,
         *,
         rollouts: Pool[RolloutWorker],
         learners: Pool[Learner],
         scheduler: Pool[Scheduler],
         restarts: Restarts,
+        colocated: bool = False,
+        transfer_heals: bool = True,
     ) -> None:
         """Take over workers that have been placed; `start` brings them up.
 
@@ -47,12 +50,17 @@ class Crew:
             learners: the gang.
             scheduler: a pool of one.
             restarts: how many losses are borne.
+            colocated: each engine shares its GPU with a learner, and they take turns.
+            transfer_heals: learners and engines get over a loss while weights are sent. Over NCCL and CUDA IPC they do
+                not: those that are left wait for ever.
         """
         self.engines = Engines(rollouts, restarts, self._refresh)
         self.rollouts = rollouts
         self.learners = learners
         self.scheduler = scheduler
         self.restarts = restarts
+        self._colocated = colocated
+        self._transfer_heals = transfer_heals
         self._version = 0
         self._scheduler_state: dict[str, Any] | None = None
 
@@ -106,6 +114,8 @@ class Crew:
 
     def compute_gradients(self, shards: Sequence[LearnerShard]) -> list[GradientReport]:
         """Each rank's report on its shard."""
+        if self._colocated:
+            self.engines.sleep()
         return self.learners.scatter(Learner.compute_gradients, shards)
 
     def token_records(self) -> list[list[list[TokenRecord]]]:
@@ -118,8 +128,9 @@ class Crew:
         """The central scheduler's decision on a step."""
         while True:
             try:
-                made = self.scheduler.first(Scheduler.decide, step, reports, metrics, num_prompts)
-                state = self.scheduler.first(Scheduler.state_dict)
+                deciding = self.scheduler.begin(Scheduler.decide, step, reports, metrics, num_prompts)
+                saving = self.scheduler.begin(Scheduler.state_dict)  # asked for at once: one way to and fro, not two
+                made, state = deciding()[0], saving()[0]
             except WorkerLost as lost:
                 self._replace_scheduler(lost)
             else:
@@ -181,14 +192,24 @@ class Crew:
                 self.learners.respawn(range(len(self.learners)))
                 self.engines.note_lost([lost])
             try:
-                with self.engines.coming_up():
-                    self._start_gang(checkpoint)
+                self._start(checkpoint)
                 self._connect()
                 if engines_differ:
                     self._send()
                 return
             except WorkerLost as again:
                 lost = again
+
+    def _start(self, checkpoint: str | None) -> None:
+        if not self._colocated:
+            with self.engines.coming_up():
+                self._start_gang(checkpoint)
+            return
+        # One after the other: an engine takes the share of its GPU that is free when it starts.
+        with self.engines.coming_up():
+            pass
+        self.engines.pool.broadcast(RolloutWorker.sleep)
+        self._start_gang(checkpoint)
 
     def _start_gang(self, checkpoint: str | None) -> None:
         address = self.learners.first(Learner.open_rendezvous, self.learners.hosts()[0])
@@ -202,10 +223,26 @@ class Crew:
 
     def _connect(self) -> None:
         host = self.learners.hosts()[0]
-        self.learners.needing(self.rollouts).broadcast(Learner.connect, host, self.rollouts.handles)
+        with self._transfer():
+            self.learners.needing(self.rollouts).broadcast(Learner.connect, host, self.rollouts.handles)
 
     def _send(self) -> None:
-        self.learners.needing(self.rollouts).broadcast(Learner.publish, self._version)
+        with self._transfer():
+            self.learners.needing(self.rollouts).broadcast(Learner.publish, self._version)
+
+    @contextmanager
+    def _transfer(self) -> Iterator[None]:
+        """Where the transfer does not heal, whoever is lost in it takes all others along: they wait for each other."""
+        try:
+            yield
+        except WorkerLost as lost:
+            if self._transfer_heals:
+                raise
+            self.engines.abandon()
+            if lost.worker in self.learners.names:
+                raise
+            reason = f"{lost.worker} was lost while it received weights"
+            raise WorkerLost(self.learners.names[0], lost.method, reason) from lost
 
     def _replace_scheduler(self, lost: WorkerLost) -> None:
         while True:

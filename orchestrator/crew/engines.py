@@ -66,6 +66,19 @@ class Engines:
                 self.replace(lost)
         return collect([dealt[i] for i in range(len(self.pool))])
 
+    def sleep(self) -> None:
+        """Have all of them give their GPU memory to the learners; they take it back when they are needed.
+
+        Raises:
+            WorkerLost: another role lost a worker meanwhile.
+        """
+        while True:
+            try:
+                self.pool.broadcast(RolloutWorker.sleep)
+                return
+            except WorkerLost as lost:
+                self.replace([lost])
+
     def replace(self, lost: Sequence[WorkerLost]) -> None:
         """Fresh engines in place of the lost ones, with the weights that all have.
 
@@ -86,12 +99,16 @@ class Engines:
                     raise
                 lost = [again]
 
+    def abandon(self) -> None:
+        """Put fresh workers in all places, whatever these are at; they are down until they start."""
+        self.pool.respawn(range(len(self.pool)))
+        self._down = set(range(len(self.pool)))
+
     def note_lost(self, known: Sequence[WorkerLost] = ()) -> None:
         """Put fresh workers in the places of these and of all others that are lost; they are down until they start."""
         names = {lost.worker for lost in [*known, *self.pool.lost()]}
         lost = {i for i, name in enumerate(self.pool.names) if name in names}
-        self.pool.respawn(lost)
-        self._down |= lost
+        self._down |= self.pool.respawn(lost)
 
 
 def deal(items: Sequence[T], num: int) -> list[list[T]]:

@@ -29,6 +29,7 @@ def test_a_worker_runs_on_a_gpu_exactly_when_it_asks_for_one(gpus: float, device
         ("temperature", math.inf),
         ("cpus_per_worker", -0.25),
         ("gpu_memory_utilization", 1.5),
+        ("tensor_parallel_size", 0),
         ("dtype", "int8"),
         ("filter_flat_groups", 1),
         ("max_rounds", 0),
@@ -55,6 +56,9 @@ def test_what_only_the_user_can_know_has_no_default(field: str) -> None:
         ("correction", {"kind": "magic"}),
         ("tokens_per_microbatch", 0),
         ("optimizer", {"kind": "sgd"}),
+        ("attention", "flash"),
+        ("activation_checkpointing", 1),
+        ("offload", {"gradient": True}),
         ("lr", 1e-6),
     ],
 )

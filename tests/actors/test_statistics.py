@@ -102,6 +102,16 @@ def test_the_metrics_equal_those_of_plain_loops(
     assert sums_of(pairs).metrics() == pytest.approx(metrics_by_loops(pairs), rel=1e-9, abs=1e-15)
 
 
+def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logprob_pairs, "BLOCK_TOKENS", 7)
+    pairs = sequence_batch(4, [5, 0, 1, 40, 1, 0, 13, 300, 9, 9, 9], 0.1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    alone = sums_of(pairs)
+    for threads in ("2", "3", "64"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        assert sums_of(pairs) == alone
+
+
 @pytest.mark.parametrize("drift", [-3.0, -4.7, -12.0, -19.9, -35.0, 35.0])
 def test_ratios_that_all_lie_far_from_one_lose_no_digits(drift: float) -> None:
     train = np.array([-36.0, -37.5, -36.25])

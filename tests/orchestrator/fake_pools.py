@@ -99,6 +99,10 @@ class FakePool:
         outcomes = [self.outcome(index, method.__name__) for index in indices]
         return lambda: _whole(outcomes)
 
+    def begin(self, method: Any, *args: Any) -> Callable[[], list[Any]]:
+        outcomes = [self.outcome(index, method.__name__, *args) for index in range(len(self))]
+        return lambda: _whole(outcomes)
+
     def scatter(self, method: Any, items: Sequence[Any]) -> list[Any]:
         assert len(items) == len(self)
         return _whole([self.outcome(index, method.__name__, item) for index, item in enumerate(items)])
@@ -120,10 +124,12 @@ class FakePool:
     def lost(self) -> list[WorkerLost]:
         return [WorkerLost(self.names[index], "roll call", "it is dead") for index in sorted(self._dead)]
 
-    def respawn(self, indices: Iterable[int]) -> None:
-        for index in indices:
+    def respawn(self, indices: Iterable[int]) -> set[int]:
+        fresh = set(indices)
+        for index in fresh:
             self._dead.discard(index)
             self.workers[index] = self._make(index)
+        return fresh
 
     def rebuild(self, arguments: Sequence[tuple[Any, ...]]) -> None:
         """Of schedulers, which are real ones."""
@@ -149,10 +155,11 @@ class FakeHandle:
 
 
 class FakeRolloutWorker:
-    """Its responses are their seeds, and say which weights it had."""
+    """Its responses are their seeds, and say which weights it had. Like a real one it wakes up by itself."""
 
     def __init__(self) -> None:
         self.up = False
+        self.asleep = False
         self.version = 0
         self.weights = "model"
 
@@ -164,8 +171,13 @@ class FakeRolloutWorker:
         assert self.up
         self.version, self.weights = version, weights
 
+    def sleep(self) -> None:
+        assert self.up
+        self.asleep = True
+
     def generate(self, requests: Sequence[SampleRequest]) -> list[tuple[Response, ...]]:
         assert self.up
+        self.asleep = False
         return [tuple(response(seed, self.version) for seed in request.seeds) for request in requests]
 
 
@@ -240,8 +252,8 @@ class Simulation:
     simulation.spoken()         # what reached the workers since the last time, as text
     """
 
-    def __init__(self, **allowed: int) -> None:
-        """Args: allowed: restarts by role, where not as by default."""
+    def __init__(self, *, colocated: bool = False, transfer_heals: bool = True, **allowed: int) -> None:
+        """Args: allowed: restarts by role, where not as by default; the others as a crew's."""
         self.journal: Journal = []
         self.told: list[str] = []
         self.rollouts = rollout_pool(2, self.journal)
@@ -254,6 +266,8 @@ class Simulation:
             restarts=Restarts(
                 RestartsConfig(**allowed), lambda lost, remedy: self.told.append(f"{lost.worker}: {remedy}")
             ),
+            colocated=colocated,
+            transfer_heals=transfer_heals,
         )
 
     def spoken(self) -> list[str]:
