@@ -12,7 +12,7 @@ from ray.util import placement_group_table
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from cluster.fit import Node, shortfall
-from cluster.plan import Plan, Seat, amounts
+from cluster.plan import Bundle, Plan, Seat, amounts
 
 ACCELERATOR = "ray.io/accelerator-type"  # Ray's label of a node
 
@@ -83,17 +83,19 @@ def reserve(plan: Plan, timeout_s: float) -> PlacementGroup:
     return group
 
 
-def await_room(slot: Slot, role: str) -> None:
-    """Wait until the place is there again, whose node may have been lost: Ray then looks for another one.
+def is_there(slot: Slot) -> bool:
+    """Whether the place is there. It is not while its node is lost and Ray looks for another one that has room."""
+    found = placement_group_table(slot.group)
+    return bool(found and found["state"] == "CREATED")
 
-    Raises:
-        PlacementError: there was none within the slot's time.
-    """
-    if not slot.group.wait(slot.timeout_s):
-        free = amounts(ray.available_resources())
-        raise PlacementError(
-            f"a node was lost, and no other had room for {role} within {slot.timeout_s:g} s; free now: {free}"
-        )
+
+def room_lost(slot: Slot) -> PlacementError:
+    """What to raise when that has lasted for the slot's time."""
+    needed, free = Bundle(seats=(slot.seat,)), amounts(ray.available_resources())
+    return PlacementError(
+        f"a node was lost, and within {slot.timeout_s:g} s no other had room in its place: needs {needed}; "
+        f"free now: {free}"
+    )
 
 
 def _unique(name: str) -> str:

@@ -94,7 +94,7 @@ class Pool(Generic[W]):
     def scatter(self, method: Callable[[W, A], R], items: Sequence[A]) -> list[R]:
         """Call `method` on worker i with item i; results in worker order."""
         return self._gather(
-            [worker.call(method.__name__, item) for worker, item in zip(self.workers, items, strict=True)]
+            [worker.send(method.__name__, item) for worker, item in zip(self.workers, items, strict=True)]
         )
 
     def first(self, method: Callable[Concatenate[W, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -109,7 +109,7 @@ class Pool(Generic[W]):
 
     def attempt(self, method: Callable[[W, A], R], items: Mapping[int, A]) -> tuple[dict[int, R], list[WorkerLost]]:
         """Call `method` on worker i with items[i]: the results there are, and who was lost instead of answering."""
-        calls = {self.workers[i].call(method.__name__, item): i for i, item in items.items()}
+        calls = {self.workers[i].send(method.__name__, item): i for i, item in items.items()}
         results: dict[int, R] = {}
         lost: list[WorkerLost] = []
         for call, outcome in answers(list(calls), self._workers_beside(), self._patience):

@@ -112,7 +112,12 @@ def _no_api_server() -> Iterator[None]:
 @contextmanager
 def _joined(address: str) -> Iterator[None]:
     try:
-        ray.init(address=address, log_to_driver=False, runtime_env=_shipped(Job.of_this_process()))
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            configure_logging=False,
+            runtime_env=shipped(Job.of_this_process()),
+        )
     except Exception as error:  # Ray raises many types here; all mean the same to whoever named the address
         raise ConnectionError(f"cannot join the Ray cluster at {address!r}: {error}") from error
     try:
@@ -121,7 +126,7 @@ def _joined(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _shipped(job: Job | None) -> dict[str, Any]:
+def shipped(job: Job | None) -> dict[str, Any]:
     """What the nodes need of us, beside what Ray brings them with the job: it refuses what is said twice."""
     said = job.runtime_env.get("env_vars", {}) if job is not None else {}
     # the nodes may not have it in theirs

@@ -7,10 +7,11 @@ from typing import Any
 
 import ray
 
-from cluster.worker import Call, Worker, WorkerLost
+from cluster.worker import Call, Worker, WorkerLost, outcomes
 
 PINGS_PER_SILENCE = 4
 LONGEST_PAUSE_S = 5.0  # between two looks at who is alive
+GATHERING_S = 0.01  # for answers that come shortly after another one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +50,14 @@ class RollCall:
         """Those lost since the last look; asks everyone else for their next sign of life. Does not wait.
 
         A worker that has never been up may be silent; it is lost only when Ray says so.
+
+        Raises:
+            PlacementError: one that is not up yet has lost its place, and there is no other in good time.
         """
         lost = []
+        answered = self._answered()
         for worker in self._workers:
-            reason = None if worker.name in self._lost else self._why_lost(worker)
+            reason = None if worker.name in self._lost else self._why_lost(worker, answered)
             if reason is not None:
                 self._lost.add(worker.name)
                 lost.append(WorkerLost(worker.name, method, reason))
@@ -66,16 +71,25 @@ class RollCall:
             ray.wait(open_refs, num_returns=len(open_refs), timeout=self._silence_s)
         return lost + self.look(method)
 
-    def _why_lost(self, worker: Worker) -> str | None:
-        if worker.name not in self._asked:
+    def _answered(self) -> set[Any]:
+        """Which of the pings under way have come back, after those have been sent that are due."""
+        due = [worker for worker in self._workers if worker.name not in self._asked and worker.name not in self._lost]
+        up = _there([worker.first_sign.ref for worker in due])
+        for worker in due:
             # Of one that is not up yet the first ping is awaited: no silence counts that began before it was up.
-            self._asked[worker.name] = (worker.ping() if worker.has_been_up else worker.first_sign, time.monotonic())
+            call = worker.ping() if worker.first_sign.ref in up else worker.first_sign
+            self._asked[worker.name] = (call, time.monotonic())
+        return _there([call.ref for call, _ in self._asked.values()])
+
+    def _why_lost(self, worker: Worker, answered: set[Any]) -> str | None:
         call, since = self._asked[worker.name]
-        if ray.wait([call.ref], timeout=0)[0]:
+        if call.ref in answered:
             del self._asked[worker.name]
             outcome = call.outcome()
             return outcome.reason if isinstance(outcome, WorkerLost) else None
-        if call is not worker.first_sign and time.monotonic() - since > self._silence_s:
+        if call is worker.first_sign:
+            worker.require_place()
+        elif time.monotonic() - since > self._silence_s:
             return f"no sign of life for {self._silence_s:g} s"
         return None
 
@@ -90,6 +104,7 @@ def answers(calls: Sequence[Call], needed: Sequence[Worker], patience: Patience)
 
     Raises:
         WorkerLost: one of `needed` is lost that has no call open.
+        PlacementError: as `RollCall.look`.
     """
     open_calls = {call.ref: call for call in calls}
     method = calls[0].method if calls else ""
@@ -98,10 +113,10 @@ def answers(calls: Sequence[Call], needed: Sequence[Worker], patience: Patience)
     deadline = time.monotonic() + patience.call_s
     while open_calls:
         left = deadline - time.monotonic()
-        ready, _ = ray.wait(list(open_calls), num_returns=1, timeout=max(0.0, min(patience.pause_s, left)))
+        ready = _ready(list(open_calls), max(0.0, min(patience.pause_s, left)))
         if ready:
-            call = open_calls.pop(ready[0])
-            yield call, call.outcome()
+            answered = [open_calls.pop(ref) for ref in ready]
+            yield from zip(answered, outcomes(answered), strict=True)
         elif left <= 0:
             for call in open_calls.values():
                 yield call, WorkerLost(call.worker.name, method, f"no answer in {patience.call_s:g} s")
@@ -114,3 +129,21 @@ def answers(calls: Sequence[Call], needed: Sequence[Worker], patience: Patience)
                 for call in theirs:
                     del open_calls[call.ref]
                     yield call, lost
+
+
+def _there(refs: list[Any]) -> set[Any]:
+    """Those that are there now."""
+    return set(ray.wait(refs, num_returns=len(refs), timeout=0)[0]) if refs else set()
+
+
+def _ready(refs: list[Any], timeout_s: float) -> list[Any]:
+    """Those that are there once the first is; none if that takes longer than `timeout_s`.
+
+    The others have a moment to come in with the first: to look at all that are open once for each that comes would take
+    a time that grows with the square of their number.
+    """
+    first, _ = ray.wait(refs, num_returns=1, timeout=timeout_s)
+    if not first or len(refs) == 1:
+        return first
+    ready, _ = ray.wait(refs, num_returns=len(refs), timeout=GATHERING_S)
+    return ready

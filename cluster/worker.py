@@ -2,7 +2,8 @@
 
 import os
 import signal
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,9 @@ from ray._private.state import actors
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError, UnserializableException
 
 from cluster.actor import ASIDE, PULSE, actor
-from cluster.placement import Slot
+from cluster.interface import use_interface_of
+from cluster.packing import packed, unpacked
+from cluster.placement import Slot, is_there, room_lost
 
 READY_S = 10.0  # for handing over a result that Ray says is there
 
@@ -48,6 +51,7 @@ class Call:
     worker: "Worker"
     method: str
     ref: Any
+    is_packed: bool = False
 
     def outcome(self) -> Any:
         """What came of it, once Ray says that it is there: the result, a WorkerLost, or what the worker raised."""
@@ -61,7 +65,14 @@ class Call:
             return self._raised(error)
         except RayError as error:  # the actor is dead, or its answer is lost with its node
             return self._lost(error, error)
-        return result
+        return self.opened(result)
+
+    def opened(self, result: Any) -> Any:
+        """The result as it was before it was packed for the way here, or why it cannot be had."""
+        try:
+            return unpacked(result) if self.is_packed else result
+        except Exception as error:  # whatever its class says when it is put together again here
+            return self._failed(error)
 
     def _raised(self, error: RayTaskError) -> Exception:
         cause: Exception = error.cause
@@ -84,8 +95,21 @@ class Call:
         return failed
 
 
+def outcomes(calls: Sequence[Call]) -> list[Any]:
+    """`Call.outcome` of many calls, in their order."""
+    refs = [call.ref for call in calls]
+    try:
+        results: list[Any] = ray.get(refs, timeout=READY_S)  # together: enough where all is well
+    except Exception:  # whatever it is, it is told of the call that it came of
+        return [call.outcome() for call in calls]
+    return [call.opened(result) for call, result in zip(calls, results, strict=True)]
+
+
 class Worker:
     """An actor in its reserved place."""
+
+    _slot: Slot | None = None  # None: others see to it
+    _placeless_since: float | None = None
 
     def __init__(  # noqa: PLR0913, PLR0917 - all that an actor is made of
         self,
@@ -107,10 +131,13 @@ class Worker:
             title: of what it works for, to be shown by Ray beside its name.
         """
         self._take(actor(worker, slot, name, arguments, env, title=title), name)
+        self._slot = slot
+        self.handle.__ray_call__.remote(_use_interface_of_node)  # before anything that it is called for
 
     def _take(self, handle: Any, name: str) -> None:
         self.handle = handle
         self.name = name
+        self._sending: dict[str, Any] = {}  # by method; Ray makes a class of every option that a call is given
         self.first_sign = self.ping()  # answered as soon as it is up
 
     @property
@@ -123,9 +150,37 @@ class Worker:
         """Whether it can give a sign of life; coming up may take much longer than that."""
         return bool(ray.wait([self.first_sign.ref], timeout=0)[0])
 
+    def require_place(self) -> None:
+        """See that it may still come up.
+
+        Raises:
+            PlacementError: its node was lost, and for the time that its slot allows no other has had room for it.
+        """
+        if self._slot is None or is_there(self._slot):
+            self._placeless_since = None
+            return
+        now = time.monotonic()
+        self._placeless_since = self._placeless_since or now
+        if now - self._placeless_since > self._slot.timeout_s:
+            raise room_lost(self._slot)
+
     def call(self, method: str, *args: Any, **kwargs: Any) -> Call:
         """Have `method` called after all that it was asked before."""
         return Call(worker=self, method=method, ref=getattr(self.handle, method).remote(*args, **kwargs))
+
+    def send(self, method: str, item: Any) -> Call:
+        """Like `call`, for a message: `item` and the result may be large, and hold no reference of Ray's."""
+        if method not in self._sending:
+            self._sending[method] = self._bound(method)
+        return Call(
+            worker=self, method=method, ref=self._sending[method].remote(self._message(method, item)), is_packed=True
+        )
+
+    def _bound(self, method: str) -> Any:
+        return self.handle.call_packed.options(name=method)
+
+    def _message(self, method: str, item: Any) -> bytes:
+        return packed((method, item))
 
     def call_aside(self, method: str, *args: Any) -> Call:
         """Have `method` called beside whatever it is at."""
@@ -174,6 +229,10 @@ def _nothing(actor: Any) -> None:
 def _host(actor: Any) -> str:
     address: str = ray.util.get_node_ip_address()
     return address
+
+
+def _use_interface_of_node(actor: Any) -> None:
+    use_interface_of(_host(actor))
 
 
 def _signal_itself(actor: Any, signum: signal.Signals) -> None:

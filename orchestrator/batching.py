@@ -76,11 +76,10 @@ def _units(sequences: Sequence[TrainSequence], whole_groups: bool) -> list[list[
 
 def _dealt(units: Sequence[list[TrainSequence]], rank: int, ranks: int) -> list[list[TrainSequence]]:
     """Like cards, back and forth: the first rank does not get the longest of every round."""
-    return [
-        unit
-        for place, unit in enumerate(units)
-        if (place % ranks if (place // ranks) % 2 == 0 else ranks - 1 - place % ranks) == rank
-    ]
+    places = (
+        start + (rank if (start // ranks) % 2 == 0 else ranks - 1 - rank) for start in range(0, len(units), ranks)
+    )
+    return [units[place] for place in places if place < len(units)]
 
 
 def _length(sequence: TrainSequence) -> int:

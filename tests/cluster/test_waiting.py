@@ -10,8 +10,10 @@ from typing import Any
 import psutil
 import pytest
 import ray
+from ray.util.placement_group import placement_group, remove_placement_group
 
-from cluster.placement import Slot
+from cluster.placement import PlacementError, Slot
+from cluster.plan import Seat
 from cluster.waiting import Patience, RollCall, answers
 from cluster.worker import Worker, WorkerLost
 
@@ -269,3 +271,16 @@ def test_looking_never_waits_and_tells_of_each_loss_once(killed: Worker, stopped
         assert time.monotonic() - before < 0.5
         time.sleep(0.1)
     assert sorted(found) == ["clerk-2", "clerk-3"]
+
+
+def test_a_worker_whose_place_is_gone_is_not_awaited_for_longer_than_its_slot_allows(on_ray: None) -> None:
+    group = placement_group([{"CPU": 1000.0}])  # as one of a lost node is that finds no room
+    slot = Slot(group=group, index=0, seat=Seat(role="clerk", cpus=1000.0, gpus=0.0), timeout_s=1.0)
+    homeless = Worker(Clerk, slot, "clerk-0", (), {})
+    started = time.monotonic()
+    try:
+        with pytest.raises(PlacementError, match=r"within 1 s no other had room.*needs clerk \(1000 CPU\); free now: "):
+            list(answers([homeless.call("work", 0.0)], [], PATIENT))
+    finally:
+        remove_placement_group(group)
+    assert time.monotonic() - started < 1.0 + 2 * PATIENT.pause_s + SLACK_S
