@@ -63,7 +63,8 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     # ray, torch and transformers: seconds that --help and most bad input need not wait for
     from cluster.session import session
     from orchestrator.crew.crews import Crews
-    from orchestrator.experiment import Experiment, RunSpec, check_problems
+    from orchestrator.experiment import Experiment, check_problems
+    from orchestrator.run_spec import RunSpec
 
     seed = config.seeds[0] if seed is None else seed
     folder = run_path(runs, config.name, arm, seed)

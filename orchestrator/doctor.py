@@ -23,8 +23,9 @@ from orchestrator.crew.crews import Crews
 from orchestrator.crew.standing import CrewRequest
 from orchestrator.crew.worker_specs import plan_of
 from orchestrator.disk import DiskTooSmall, check_room, checkpoint_bytes, free_bytes, room_needed, size_text
-from orchestrator.experiment import Experiment, RunSpec
+from orchestrator.experiment import Experiment
 from orchestrator.model_files import find_model
+from orchestrator.run_spec import RunSpec
 from orchestrator.storage_uri import local_folder
 from orchestrator.task_problems import TaskFiles
 

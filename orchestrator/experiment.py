@@ -1,30 +1,25 @@
 """One run of one arm with one seed: the one place that wires everything."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from transformers import AutoTokenizer
 
-from actors.faults import Faults
 from actors.learner import Learner
+from cluster.application_metrics import ApplicationMetrics
 from cluster.worker import WorkerLost
 from orchestrator.checkpoints.checkpoint import Checkpoint
 from orchestrator.checkpoints.fingerprint import check_same
-from orchestrator.config import ExperimentConfig
 from orchestrator.config_errors import ConfigError
 from orchestrator.crew.crew import Crew
 from orchestrator.crew.crews import Crews
 from orchestrator.crew.fault_injection import FaultInjection, check_strikes
 from orchestrator.crew.standing import CrewRequest
-from orchestrator.crew.workers import REAL, Roles
 from orchestrator.evaluation import TRAIN, Evaluation
 from orchestrator.loop import TrainingLoop
-from orchestrator.model_files import ModelFiles
 from orchestrator.problem_set import ProblemSet
 from orchestrator.records import RunCard, StepRecord
 from orchestrator.rollout_log import RolloutLog
@@ -33,37 +28,15 @@ from orchestrator.run.checkpoints import RunCheckpoints, check_room, learner_fil
 from orchestrator.run.folder import MODEL, ROLLOUTS, RunFolder
 from orchestrator.run.log import RunLog
 from orchestrator.run.progress import Progress
-from orchestrator.run.recorder import Recorder, Watch, verdict_tags
+from orchestrator.run.recorder import Recorder, verdict_tags
+from orchestrator.run_spec import RunSpec
 from orchestrator.sampling import Sampler
 from orchestrator.self_test import SelfTest, SelfTestReport
 from orchestrator.step import TrainingStep
-from orchestrator.task_problems import TaskFiles, TaskProblems, task_problems
-from orchestrator.tracking.tracker import TrackedRun, Tracker, version_tags
+from orchestrator.task_problems import TaskProblems, task_problems
+from orchestrator.tracking.tracker import TrackedRun, Tracker, origin_tags
 
 PROBE_TEXT_TOKENS = 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSpec:
-    """Which run.
-
-    Example:
-        RunSpec(config=config, model=model, task=TaskFiles.open(config, "demo.yaml"), arm="decay", seed=0,
-                folder=Path("runs/demo/decay/seed-0"), resume=True)
-    """
-
-    config: ExperimentConfig
-    model: ModelFiles
-    task: TaskFiles
-    arm: str
-    seed: int
-    folder: Path
-    resume: bool = False  # go on with what is in the folder, if there is anything
-    faults: Faults = field(default_factory=Faults)
-    roles: Roles = REAL
-    tags: Mapping[str, str] = field(default_factory=dict)  # further ones for MLflow
-    watch: Watch | None = None
-    quiet: bool = False  # few plain lines on the screen: several runs at once share it
 
 
 class Experiment:
@@ -133,7 +106,15 @@ class Experiment:
             self._show_model(tracked)
             return
         spec = self._spec
-        recorder = Recorder(folder, tracked, progress, spec.config.stability, len(recorded), watch=spec.watch)
+        recorder = Recorder(
+            folder,
+            tracked,
+            progress,
+            spec.config.stability,
+            len(recorded),
+            watch=spec.watch,
+            gauges=None if self._crews.are_private else ApplicationMetrics(spec.config.name, spec.arm, spec.seed),
+        )
         if recorder.review(recorded):
             self._train(problems, folder, progress, tracked, recorder)
         folder.end = recorder.end
@@ -234,6 +215,7 @@ class Experiment:
             evaluation=evaluation,
             rollout_log=rollout_log,
             config=config.learner,
+            max_staleness=config.max_staleness,
         )
 
     @contextmanager
@@ -265,7 +247,7 @@ class Experiment:
             uid=uid,
             experiment=spec.config.tracking.experiment or spec.config.name,
             name=f"{spec.config.name}/{spec.arm}/seed-{spec.seed}",
-            tags={"arm": spec.arm, "seed": str(spec.seed), "folder": str(spec.folder), **version_tags(), **spec.tags},
+            tags={"arm": spec.arm, "seed": str(spec.seed), "folder": str(spec.folder), **origin_tags(), **spec.tags},
             params=spec.config.model_dump(mode="json", exclude={"arms", "seeds", "tracking"}),
         )
         return TrackedRun(tracker, card, parent)

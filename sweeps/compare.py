@@ -16,11 +16,12 @@ from cluster.session import Session
 from orchestrator.cli import PLAIN
 from orchestrator.config_errors import ConfigError
 from orchestrator.crew.crews import Crews
-from orchestrator.experiment import Experiment, RunSpec
+from orchestrator.experiment import Experiment
 from orchestrator.records import RunCard
 from orchestrator.run.folder import RunFolderFull, run_path
 from orchestrator.run.lock import run_lock
-from orchestrator.tracking.tracker import TrackedRun, Tracker, version_tags
+from orchestrator.run_spec import RunSpec
+from orchestrator.tracking.tracker import TrackedRun, Tracker, origin_tags
 from sweeps.curves import Curves
 from sweeps.report import FIGURE, REPORT, print_tables, write_figure, write_report
 
@@ -148,7 +149,7 @@ class Comparison:
             tags={
                 "arms": ", ".join(arm.arm for arm in self._arms),
                 "seeds": ", ".join(map(str, self._config.seeds)),
-                **version_tags(),
+                **origin_tags(),
             },
             params=schedulers,
         )

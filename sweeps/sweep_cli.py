@@ -24,7 +24,8 @@ def sweep(
     from cluster.session import session
     from orchestrator.checkpoints.storage_check import check_storage
     from orchestrator.crew.crews import Crews
-    from orchestrator.experiment import RunSpec, check_problems
+    from orchestrator.experiment import check_problems
+    from orchestrator.run_spec import RunSpec
     from orchestrator.task_problems import TaskFiles
     from sweeps.study.conclusion import concluding, parent_run
     from sweeps.study.storage import StudyStore

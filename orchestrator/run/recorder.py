@@ -1,4 +1,4 @@
-"""Where the record of a step goes: first to judgement, then to the run's folder, to MLflow and to the screen."""
+"""Where the record of a step goes: first to judgement, then to the run's folder, MLflow, the screen and gauges."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -29,6 +29,17 @@ class Watch(Protocol):
         ...
 
 
+class Gauges(Protocol):
+    """Where others look how a run stands; what is put there may wait for nobody.
+
+    gauges.show(17, {"reward/mean": 0.42}, collapsed=False)
+    """
+
+    def show(self, step: int, metrics: Mapping[str, float], *, collapsed: bool) -> None:
+        """Show a step that has ended, and whether the run had collapsed by then."""
+        ...
+
+
 class Recorder:
     """The one writer of a run; it also asks those who may end it: the stability monitor, and who watches."""
 
@@ -41,6 +52,7 @@ class Recorder:
         steps_ahead: int = 0,
         *,
         watch: Watch | None = None,
+        gauges: Gauges | None = None,
     ) -> None:
         """Define the recorder.
 
@@ -51,6 +63,7 @@ class Recorder:
             stability: what counts as a collapse.
             steps_ahead: how many steps are recorded already, in the folder and (sent or about to be) at MLflow.
             watch: sees every step that is recorded from here on; for those before it see `review`.
+            gauges: show every step, also one that is done again.
         """
         self._folder = folder
         self._tracked = tracked
@@ -58,6 +71,7 @@ class Recorder:
         self._stability = stability
         self._monitor = StabilityMonitor(stability)
         self._watch = watch
+        self._gauges = gauges
         self._stopped_at: int | None = None  # the step after which the watch would not have the run go on
         self._stops = stability.on_collapse == "stop"
         self.collapsed = False  # and stopped therefore
@@ -104,6 +118,8 @@ class Recorder:
         if done.events and entry is not Entry.SAME:
             self._folder.log.info("step %d: %s", done.step, ", ".join(done.events))
         self._progress.show(done)
+        if self._gauges is not None:
+            self._gauges.show(done.step, done.metrics, collapsed=self._monitor.verdict is not None)
         if verdict is not None:
             self._tell(verdict)
             self.collapsed = self._stops

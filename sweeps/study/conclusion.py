@@ -12,7 +12,7 @@ from rich.table import Table
 from orchestrator.cli import PLAIN
 from orchestrator.records import RunCard
 from orchestrator.run.folder import RunFolderFull
-from orchestrator.tracking.tracker import TrackedRun, Tracker, version_tags
+from orchestrator.tracking.tracker import TrackedRun, Tracker, origin_tags
 from sweeps.report import REPORT, write_report
 from sweeps.report_runs import recorded_runs
 from sweeps.study.ledger import study_record
@@ -30,7 +30,7 @@ def parent_run(sweep: SweepFile, uid: str, tracker: Tracker) -> TrackedRun:
         uid=uid,
         experiment=config.tracking.experiment or sweep.name,
         name=f"{sweep.name} study",
-        tags={"study": sweep.name, "seeds": ", ".join(map(str, config.seeds)), **version_tags()},
+        tags={"study": sweep.name, "seeds": ", ".join(map(str, config.seeds)), **origin_tags()},
         params=sweep.config.model_dump(mode="json", include={"space", "objective", "constraints", "trials", "sharing"}),
     )
     return TrackedRun(tracker, card)

@@ -10,13 +10,15 @@ from statistics import fmean
 from optuna.trial import Trial, TrialState
 from rich.console import Console
 
+from orchestrator.checkpoints.place import Place
 from orchestrator.cli import PLAIN
 from orchestrator.config import CheckpointConfig, ExperimentConfig
 from orchestrator.config_errors import ConfigError
 from orchestrator.crew.crews import Crews
-from orchestrator.experiment import Experiment, RunSpec
+from orchestrator.experiment import Experiment
 from orchestrator.run.folder import METRICS, run_path
 from orchestrator.run.resume import check_resumable
+from orchestrator.run_spec import RunSpec
 from orchestrator.tracking.tracker import TrackedRun, Tracker
 from sweeps.curves import read_rows
 from sweeps.fork.fork import read_fork
@@ -61,7 +63,8 @@ class Grounds:
         folder = run_path(self.runs, self.sweep.name, arm, seed)
         sharing = self.sweep.config.sharing
         if self.sweep.shares and (arm == BASELINE or sharing.forks_from == "any"):
-            ring = CheckpointConfig(every=sharing.every, keep=config.steps // sharing.every + 1)
+            storage = config.checkpoint.storage if config.checkpoint else None
+            ring = CheckpointConfig(every=sharing.every, keep=config.steps // sharing.every + 1, storage=storage)
             config = config.model_copy(update={"checkpoint": ring})
         return replace(self.template, config=config, arm=arm, seed=seed, folder=folder, resume=True, quiet=True)
 
@@ -75,7 +78,7 @@ class Grounds:
         check_resumable(spec.folder, spec.config, spec.seed, str(spec.folder))
         Experiment(spec, self.crews, self.console).run(self.tracker, self.parent)
 
-    def warn_of(self, path: Path, reason: str) -> None:
+    def warn_of(self, path: Place, reason: str) -> None:
         """Say why a checkpoint or a run is not shared."""
         self.console.print(f"warning: {path} is not gone on from: {reason}", style="yellow", **PLAIN)
 

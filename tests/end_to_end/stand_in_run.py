@@ -17,10 +17,11 @@ from cluster.session import session
 from orchestrator.crew.crew import Crew
 from orchestrator.crew.crews import Crews
 from orchestrator.crew.workers import Roles
-from orchestrator.experiment import Experiment, RunSpec
+from orchestrator.experiment import Experiment
 from orchestrator.experiment_file import ExperimentFile
 from orchestrator.model_files import find_model
 from orchestrator.problem_set import ProblemSet
+from orchestrator.run_spec import RunSpec
 from orchestrator.self_test import SelfTestReport
 from orchestrator.task_problems import TaskFiles
 from orchestrator.tracking.tracker import Tracker

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import ray
 
+from actors.checkpoint_writer import CheckpointNotWritten
 from actors.corrections import CorrectionSums
 from actors.learner import LearnerSpec
-from actors.learner_state import CheckpointNotWritten
 from actors.messages import (
     GradientReport,
     LearnerShard,

@@ -16,9 +16,9 @@ from stand_in_run import StandInExperiment, stand_in_spec
 from cluster.config import ClusterConfig
 from cluster.session import Session, session
 from orchestrator.crew.crews import Crews
-from orchestrator.experiment import RunSpec
 from orchestrator.records import StepRecord
 from orchestrator.run.status import RunStatus
+from orchestrator.run_spec import RunSpec
 from orchestrator.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.slow

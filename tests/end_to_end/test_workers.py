@@ -20,9 +20,10 @@ from orchestrator.clock import PhaseClock
 from orchestrator.crew.crew import Crew
 from orchestrator.crew.crews import Crews
 from orchestrator.crew.standing import CrewRequest
-from orchestrator.experiment import Experiment, RunSpec
+from orchestrator.experiment import Experiment
 from orchestrator.experiment_file import ExperimentFile
 from orchestrator.model_files import find_model
+from orchestrator.run_spec import RunSpec
 from orchestrator.self_test import WeightSyncError
 from orchestrator.task_problems import TaskFiles, TaskProblems
 

@@ -45,3 +45,12 @@ def test_a_size_that_is_not_known_is_said_and_no_problem(tmp_path: Path) -> None
 
 def test_a_run_without_checkpoints_needs_no_room(tmp_path: Path) -> None:
     assert told(None, embedded_model(), tmp_path) == ("checkpoints: none are made\n", [])
+
+
+def test_a_storage_is_named_and_only_that_of_a_disk_can_be_full(tmp_path: Path) -> None:
+    printed, problems = told(CheckpointConfig(storage="s3://bucket/all"), embedded_model(), tmp_path)
+    assert printed.startswith("checkpoints: 3 kept and one being written, in s3://bucket/all; each learner needs room ")
+    assert problems == []
+    printed, problems = told(CheckpointConfig(storage=str(tmp_path)), embedded_model(), Path("elsewhere"))
+    assert "13.7 MiB; free there: " in printed
+    assert problems == []

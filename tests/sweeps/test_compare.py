@@ -20,13 +20,13 @@ from cluster.worker import WorkerLost
 from orchestrator import yaml_files
 from orchestrator.checkpoints.writer import CheckpointFailed
 from orchestrator.config_errors import ConfigError
-from orchestrator.experiment import RunSpec
 from orchestrator.experiment_file import ExperimentFile
 from orchestrator.model_files import ModelFiles
 from orchestrator.records import RunCard
 from orchestrator.run.folder import METRICS, RunFolder, RunFolderFull
 from orchestrator.run.lock import LOCK, RunInUse, is_locked, run_lock
 from orchestrator.run.resume import check_resumable
+from orchestrator.run_spec import RunSpec
 from orchestrator.task_problems import TaskFiles
 from orchestrator.tracking.jobs import OpenRun
 from orchestrator.tracking.store import MlflowStore

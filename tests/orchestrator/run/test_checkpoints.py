@@ -19,6 +19,7 @@ from orchestrator.checkpoints.manifest import saved_file
 from orchestrator.checkpoints.state import RunState
 from orchestrator.checkpoints.store import CheckpointStore
 from orchestrator.config import CheckpointConfig, ExperimentConfig
+from orchestrator.config_errors import ConfigError
 from orchestrator.disk import DiskTooSmall
 from orchestrator.run.checkpoints import RunCheckpoints, check_room, learner_files
 from orchestrator.run.folder import CHECKPOINTS, LOG, METRICS, RunFolder
@@ -237,6 +238,10 @@ def test_room_is_needed_for_all_that_are_kept_and_one_more_without_those_that_ar
     assert raised.value.needed == needed * each
     check_room(path, None, str(model), resume=True)
     check_room(path, EVERY, "a model of unknown size", resume=True)
+    check_room(path, CheckpointConfig(storage="s3://bucket"), str(model), resume=True)
+    with pytest.raises(DiskTooSmall) as elsewhere:
+        check_room(path, CheckpointConfig(storage="/"), str(model), resume=False)
+    assert elsewhere.value.folder == Path("/")
     if there:
         monkeypatch.setattr(disk, "free_bytes", lambda folder: 2 * each)
         with pytest.raises(DiskTooSmall):  # a fresh run: what is there is moved aside, and stays
@@ -247,3 +252,16 @@ def test_a_listing_sees_what_a_run_has_made(run: Run) -> None:
     run.train(3)
     sizes = CheckpointStore(run.folder.path / CHECKPOINTS, keep=None).sizes()
     assert [size.step for size in sizes] == [2, 4]
+
+
+def test_those_of_a_run_with_a_storage_are_there_and_nowhere_else(run: Run, tmp_path: Path) -> None:
+    mount = tmp_path / "mount"
+    stored = CheckpointConfig(every=2, keep=2, storage=str(mount))
+    run.train(3, stored)
+    found = run.checkpoints(stored).newest()
+    assert found is not None and found.state == run.state(4)
+    assert found.path == mount.joinpath(*tmp_path.parts[-2:], "run", run.folder.status.uid, "step-000004")
+    assert run.checkpoints(None).newest() == found
+    assert not (run.folder.path / CHECKPOINTS).exists()
+    with pytest.raises(ConfigError, match="its checkpoints are in"):
+        run.checkpoints(EVERY)

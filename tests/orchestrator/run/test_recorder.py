@@ -83,6 +83,16 @@ class FakeWatch:
         raise AssertionError("the recorder does not end the run")
 
 
+class FakeGauges:
+    def __init__(self, journal: list[str]) -> None:
+        self.journal = journal
+        self.shown: list[tuple[int, dict[str, float], bool]] = []
+
+    def show(self, step: int, metrics: Mapping[str, float], *, collapsed: bool) -> None:
+        self.journal.append("gauges")
+        self.shown.append((step, dict(metrics), collapsed))
+
+
 class Desk:
     """A recorder of a run in a real folder, between fakes."""
 
@@ -92,11 +102,13 @@ class Desk:
         on_collapse: Literal["stop", "record"] = "stop",
         steps_ahead: int = 0,
         enough: int | None = None,
+        has_gauges: bool = False,
     ) -> None:
         self.journal: list[str] = []
         self.folder = RunFolder.reopen(path, CONFIG, seed=0)
         self.tracked, self.progress = FakeTracked(self.journal, path), FakeProgress(self.journal)
         self.watch = None if enough is None else FakeWatch(self.journal, path, enough)
+        self.gauges = FakeGauges(self.journal) if has_gauges else None
         self.recorder = Recorder(
             self.folder,
             cast(TrackedRun, self.tracked),
@@ -104,6 +116,7 @@ class Desk:
             StabilityConfig(on_collapse=on_collapse, patience=PATIENCE),
             steps_ahead,
             watch=self.watch,
+            gauges=self.gauges,
         )
 
     def record(self, last: int, first: int = 0) -> list[bool]:
@@ -161,6 +174,18 @@ def test_a_step_goes_to_the_folder_first_then_to_mlflow_then_to_the_screen(desk_
     assert desk.journal == ["mlflow", "screen"] * 2
     assert desk.steps == desk.tracked.steps == [(0, {"gradient/nonfinite": 0.0}), (1, {"gradient/nonfinite": 0.0})]
     assert desk.progress.shown == [0, 1]
+
+
+def test_gauges_show_every_step_last_also_one_that_is_done_again(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "run", "record", has_gauges=True)
+    with desk.folder:
+        desk.record(COLLAPSE + 1)
+        desk.record(COLLAPSE + 1, first=COLLAPSE + 1)
+    assert desk.journal[:6] == ["mlflow", "screen", "gauges"] * 2
+    assert desk.gauges is not None
+    assert [step for step, _, _ in desk.gauges.shown] == [*range(COLLAPSE + 2), COLLAPSE + 1]
+    assert [collapsed for _, _, collapsed in desk.gauges.shown] == [False] * COLLAPSE + [True] * 3
+    assert desk.gauges.shown[0][1] == {"gradient/nonfinite": 0.0}
 
 
 def test_events_of_the_policy_stand_in_the_log(desk_of: Opened) -> None:

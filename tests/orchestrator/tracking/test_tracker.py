@@ -1,5 +1,6 @@
 """Tracking in the background, with real database files, servers that are away, and one that never answers."""
 
+import json
 import os
 import signal
 import socket
@@ -18,7 +19,7 @@ from mlflow_servers import assert_each_step_is_there_once, card, points, record,
 from orchestrator.records import RunCard, StepRecord
 from orchestrator.tracking.courier import Waits
 from orchestrator.tracking.store import MlflowStore
-from orchestrator.tracking.tracker import PATIENCE, TrackedRun, Tracker, version_tags
+from orchestrator.tracking.tracker import PATIENCE, TrackedRun, Tracker, origin_tags
 
 QUICK = Waits(first_s=0.02, longest_s=0.1)
 
@@ -402,6 +403,14 @@ def test_after_a_driver_was_killed_while_it_sent_the_run_has_each_step_once(
 
 
 def test_versions_of_what_computes_the_numbers_are_tags() -> None:
-    tags = version_tags()
+    tags = origin_tags()
     assert {"version.vllm", "version.torch", "version.transformers", "version.ray"} <= tags.keys()
     assert all(tags.values())
+
+
+def test_a_submitted_job_and_the_commit_that_it_came_from_are_tags(monkeypatch: pytest.MonkeyPatch) -> None:
+    metadata = {"job_submission_id": "raysubmit_1"}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": {}, "metadata": metadata}))
+    monkeypatch.setenv("EVENKEEL_GIT_COMMIT", "0f3a")
+    tags = origin_tags()
+    assert (tags["ray_submission_id"], tags["git.commit"]) == ("raysubmit_1", "0f3a")

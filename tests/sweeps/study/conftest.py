@@ -16,11 +16,11 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from orchestrator import yaml_files
-from orchestrator.experiment import RunSpec
 from orchestrator.experiment_file import merge
 from orchestrator.model_files import ModelFiles
 from orchestrator.records import StepRecord
 from orchestrator.run.folder import METRICS
+from orchestrator.run_spec import RunSpec
 from orchestrator.task_problems import TaskFiles
 from sweeps.space import ask
 from sweeps.study.samplers import pruner_of, sampler_of

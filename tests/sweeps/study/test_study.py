@@ -15,9 +15,9 @@ import pytest
 from cluster.worker import WorkerLost
 from orchestrator.config_errors import ConfigError
 from orchestrator.disk import DiskTooSmall
-from orchestrator.experiment import RunSpec
 from orchestrator.run.folder import RunFolderFull
 from orchestrator.run.lock import RunInUse, run_lock
+from orchestrator.run_spec import RunSpec
 from sweeps.study import study
 from sweeps.study.record import StudyRecord
 

@@ -7,8 +7,8 @@ import pytest
 from optuna.trial import TrialState
 
 from orchestrator.config_errors import ConfigError
-from orchestrator.experiment import RunSpec
 from orchestrator.run.folder import METRICS, RunFolder
+from orchestrator.run_spec import RunSpec
 from sweeps.fork.fork import FORK, Fork
 from sweeps.study.samplers import pruner_of, sampler_of
 from sweeps.study.trial import REASON, Grounds, TrialRuns, arm_of, earlier_runs
