@@ -16,12 +16,16 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCK := requirements/$(ACCELERATOR).txt
 TORCH_CPU = $(shell grep '^torch==.*+cpu$$' $(LOCK))
+PEER_PIP := .venv-peer/bin/python -m pip --disable-pip-version-check
+PEER_LOCK := requirements/peer.txt
+PEER_TORCH = $(shell grep '^torch==' $(PEER_LOCK))
 # Two stamps, each written last: what an interrupted set-up leaves behind is never taken for an environment.
 LOCKED := .venv/.locked-$(ACCELERATOR)
 READY := .venv/.ready-$(ACCELERATOR)
+PEER_READY := .venv-peer/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint format lock clean
+.PHONY: help setup demo test test-long lint format lock bench bench-peer clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -49,8 +53,14 @@ format: $(READY) ## format, and fix what can be fixed
 lock: $(READY) ## resolve requirements/*.in into the locks again
 	$(BIN)/python requirements/lock.py || PIP_EXTRA_INDEX_URL=$(TORCH_CPU_INDEX) $(BIN)/python requirements/lock.py
 
+bench: $(READY) ## measure speed against the bare parts, all but the peer: a quarter of an hour
+	for name in metrics decide memory sync step; do $(BIN)/evenkeel bench $$name --json runs/bench/$$name.json || exit; done
+
+bench-peer: $(READY) $(PEER_READY) ## time a step beside TRL's, which gets an environment of its own
+	$(BIN)/evenkeel bench peer
+
 clean: ## remove the environment and the caches; runs/ stays
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-peer .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The lock is a full closure, so nothing is resolved; --clear, so that nothing of an earlier try survives.
@@ -66,4 +76,13 @@ $(LOCKED): $(LOCK)
 
 $(READY): $(LOCKED) pyproject.toml
 	$(PIP) install -qq --no-deps --no-build-isolation --editable .
+	touch $@
+
+# Like the other, but for a program that is only compared with.
+$(PEER_READY): $(PEER_LOCK)
+	@echo 'Setting up .venv-peer from $(PEER_LOCK): a few minutes and 2 GB, once.'
+	$(PYTHON) -m venv --clear .venv-peer
+	$(PEER_PIP) install --no-deps $(PEER_TORCH) || \
+		$(PEER_PIP) install --no-deps --extra-index-url $(TORCH_CPU_INDEX) $(PEER_TORCH)
+	$(PEER_PIP) install --no-deps -r $(PEER_LOCK)
 	touch $@

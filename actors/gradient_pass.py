@@ -79,7 +79,8 @@ class GradientPass:
         self, sequences: Sequence[TrainSequence], advantages: Advantages, shard: LearnerShard
     ) -> GradientReport:
         batch = PaddedBatch(sequences, self._model.device)
-        scores = self._model(batch.input_ids, batch.positions, batch.targets)
+        expected = self._expected_gradient(advantages, batch.lengths, shard)
+        scores = self._model(batch.input_ids, batch.positions, batch.targets, expected=expected)
         train = scores.logprobs.detach().cpu().numpy()
         rollout = _joined([sequence.rollout_logprobs for sequence in sequences], np.float32)
         mismatch = _mismatch(train, rollout, sequences)
@@ -108,6 +109,17 @@ class GradientPass:
         return policy_gradient_loss(
             logprobs, logprobs.detach(), _like(logprobs, _joined(advantages)), _like(logprobs, weights), self._clip
         )
+
+    def _expected_gradient(self, advantages: Advantages, lengths: list[int], shard: LearnerShard) -> Tensor | None:
+        """The gradient of the log-probs, which is known before they are where no correction waits for them."""
+        if self._config.correction.kind != "none":
+            return None
+        divisors = token_divisors(
+            self._config.loss, lengths, shard.num_tokens, shard.num_sequences, self._max_response_tokens
+        )
+        factor = self._world_size * self._loss_scale(shard)
+        values = -factor * _joined(advantages) / np.repeat(divisors, lengths)
+        return torch.from_numpy(values).to(self._model.device)
 
     def _loss_scale(self, shard: LearnerShard) -> float:
         """A power of two that the loss is multiplied by, and the gradient divided by afterwards: 1 but in float16.

@@ -74,15 +74,24 @@ class LogprobPairs:
             )
         self._ends = np.unique(self._all_ends[self._all_ends > 0])  # an empty sequence ends where another does
         self.lengths: NDArray[np.int64] = np.diff(self._ends, prepend=0)  # [sequences that are not empty]
+        # the first sequence of each block, and the number of sequences
+        self._cuts = np.flatnonzero(np.diff((self._ends - 1) // BLOCK_TOKENS, prepend=-1, append=-1))
 
-    def blocks(self) -> Iterator[Block]:
-        """Cut the batch into whole sequences of about BLOCK_TOKENS together, in float64."""
+    @property
+    def num_blocks(self) -> int:
+        """How many `blocks` there are in all shares together."""
+        return max(0, self._cuts.size - 1)
+
+    def blocks(self, share: int = 0, shares: int = 1) -> Iterator[Block]:
+        """Cut the batch into whole sequences of about BLOCK_TOKENS together, in float64.
+
+        Every `shares`-th of them, beginning with number `share`: threads may each take a share of their own.
+        """
         starts = self._ends - self.lengths
-        cuts = np.flatnonzero(np.diff((self._ends - 1) // BLOCK_TOKENS, prepend=-1, append=-1))
-        bounds = np.append(starts, self._train.size)[cuts]
+        bounds = np.append(starts, self._train.size)[self._cuts]
         scratch = np.empty((6, int(np.diff(bounds).max(initial=0))))
-        for block in range(cuts.size - 1):
-            first, last = int(cuts[block]), int(cuts[block + 1])
+        for block in range(share, self.num_blocks, shares):
+            first, last = int(self._cuts[block]), int(self._cuts[block + 1])
             tokens = slice(int(bounds[block]), int(bounds[block + 1]))
             yield Block(
                 sequences=slice(first, last),

@@ -123,10 +123,7 @@ class PolicyModel(nn.Module):
 def whole(tensor: Tensor, device: torch.device | None = None) -> Tensor:
     """A tensor that may be sharded, gathered where it is or on `device`. Collective."""
     here = tensor if device is None else tensor.to(device)
-    if not isinstance(here, DTensor):
-        return here
-    # one rank has all of it: gathering would only copy it, twice
-    return here.to_local() if here.device_mesh.size() == 1 else here.full_tensor()
+    return here.full_tensor() if isinstance(here, DTensor) else here
 
 
 class PaddedBatch:

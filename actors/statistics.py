@@ -1,6 +1,8 @@
 """Training-inference mismatch as sums, counts and extremes, which merge exactly over any split of the sequences."""
 
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -80,8 +82,8 @@ class MismatchSums(Sums):
         """
         pairs = LogprobPairs(train, rollout, lengths)
         totals = np.empty((3, pairs.lengths.size))
+        parts = _parts(pairs, totals)
         with np.errstate(all="ignore"):
-            parts = [_block_sums(block, totals[:, block.sequences]) for block in pairs.blocks()]
             whole = _sequence_sums(totals, pairs.lengths).merge(*parts)
         if not math.isfinite(whole.train_log_ppl + whole.kl):  # cheaper than to look at every token beforehand
             pairs.refuse_nonfinite()
@@ -115,6 +117,27 @@ class MismatchSums(Sums):
             "tokens": tokens,
             "sequences": sequences,
         }
+
+
+def _parts(pairs: LogprobPairs, totals: Floats) -> list[MismatchSums]:
+    """The token sums of each block, in order whoever computed them; writes to `totals` what `_block_sums` does."""
+
+    def share_of(share: int) -> list[MismatchSums]:
+        with np.errstate(all="ignore"):
+            return [_block_sums(block, totals[:, block.sequences]) for block in pairs.blocks(share, shares)]
+
+    shares = max(1, min(_threads(), pairs.num_blocks))
+    if shares == 1:
+        return share_of(0)
+    with ThreadPoolExecutor(shares) as threads:
+        dealt = list(threads.map(share_of, range(shares)))
+    return [dealt[block % shares][block // shares] for block in range(pairs.num_blocks)]
+
+
+def _threads() -> int:
+    """As many as this process may use: what the others in it go by, too."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() else len(os.sched_getaffinity(0))
 
 
 def _sequence_sums(totals: Floats, lengths: NDArray[np.int64]) -> MismatchSums:

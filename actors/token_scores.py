@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+SAME_GRADIENT = 1e-5  # relative; further apart than this, gradients made beforehand are not those asked for
+
 
 class TokenScores(NamedTuple):
     """What the learner knows of n response tokens."""
@@ -14,7 +16,14 @@ class TokenScores(NamedTuple):
     square_sum: Tensor  # [n] likewise, sum of the squared probabilities of the whole distribution; detached
 
 
-def score_tokens(hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, chunk_tokens: int) -> TokenScores:
+def score_tokens(  # noqa: PLR0913, PLR0917 - what a softmax needs, and its two bounds
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    temperature: float,
+    chunk_tokens: int,
+    expected: Tensor | None = None,
+) -> TokenScores:
     """Log-probs of `targets` under softmax(hidden @ head.T / temperature), with entropy and square sum of that softmax.
 
     Args:
@@ -22,9 +31,13 @@ def score_tokens(hidden: Tensor, head: Tensor, targets: Tensor, temperature: flo
         head: [V, H] weight of the output head.
         targets: [n] token ids.
         temperature: the sampler's temperature.
-        chunk_tokens: tokens whose [chunk, V] float32 logits are held at once. Backward computes them once more.
+        chunk_tokens: tokens whose [chunk, V] float32 logits may be held at once.
+        expected: [n] the gradient that backward will bring for the log-probs, where that is known. The logits then
+            serve for both passes, else backward computes them once more; so it does when another gradient comes. In
+            float32 and float64 only.
     """
-    return TokenScores(*_ChunkedScores.apply(hidden, head, targets, temperature, chunk_tokens))  # type: ignore[no-untyped-call]
+    foreseen = expected if torch.is_grad_enabled() else None
+    return TokenScores(*_ChunkedScores.apply(hidden, head, targets, temperature, chunk_tokens, foreseen))  # type: ignore[no-untyped-call]
 
 
 class _ChunkedScores(torch.autograd.Function):
@@ -32,43 +45,102 @@ class _ChunkedScores(torch.autograd.Function):
 
     @staticmethod
     def forward(  # noqa: PLR0913, PLR0917 - autograd passes its inputs by position
-        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, chunk_tokens: int
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        targets: Tensor,
+        temperature: float,
+        chunk_tokens: int,
+        expected: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         logprobs, entropy, square_sum, normalisers = (
             hidden.new_empty(len(targets), dtype=_wide(hidden)) for _ in range(4)
         )
-        for start in range(0, len(targets), chunk_tokens):
-            part = slice(start, start + chunk_tokens)
-            logits = _logits(hidden[part], head, temperature)
-            normalisers[part] = torch.logsumexp(logits, dim=-1)
-            logprobs[part] = logits.gather(-1, targets[part, None]).squeeze(-1) - normalisers[part]
-            shifted = logits.sub_(normalisers[part, None])  # log-softmax, in place
-            probs = shifted.exp()
-            square_sum[part] = torch.linalg.vecdot(probs, probs)
-            entropy[part] = -probs.mul_(shifted).sum(-1)
-        ctx.save_for_backward(hidden, head, targets, normalisers)
-        ctx.temperature, ctx.chunk_tokens = temperature, chunk_tokens
+        foreseen = None
+        if expected is not None and ctx.needs_input_grad[0] and hidden.dtype == head.dtype == _wide(hidden):
+            expected = expected.to(hidden.dtype)
+            foreseen = torch.empty_like(hidden), torch.zeros_like(head)
+        step = max(1, chunk_tokens // 2)  # logits and their exponentials are held side by side
+        for start in range(0, len(targets), step):
+            part = slice(start, start + step)
+            scored = _score(_logits(hidden[part], head, temperature), targets[part])
+            logprobs[part], entropy[part], square_sum[part], normalisers[part] = scored.of_each
+            if foreseen is not None and expected is not None:
+                scale = expected[part] / temperature
+                grad_logits = scored.exps.mul_((-scale / scored.total)[:, None])
+                grad_logits.scatter_add_(-1, targets[part, None], scale[:, None])
+                torch.mm(grad_logits, head, out=foreseen[0][part])
+                foreseen[1].addmm_(grad_logits.T, hidden[part])
+                del grad_logits
+            del scored  # before the next logits come
+        ctx.save_for_backward(hidden, head, targets, normalisers, expected)
+        ctx.temperature, ctx.chunk_tokens, ctx.foreseen = temperature, chunk_tokens, foreseen
         ctx.mark_non_differentiable(entropy, square_sum)
         return logprobs, entropy, square_sum
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        hidden, head, targets, normalisers = ctx.saved_tensors
-        grad_hidden = torch.empty_like(hidden)
-        grad_head = torch.zeros_like(head, dtype=_wide(head))
-        for start in range(0, len(targets), ctx.chunk_tokens):
-            part = slice(start, start + ctx.chunk_tokens)
-            grad_logits = _logits(hidden[part], head, ctx.temperature).sub_(normalisers[part, None]).exp_().neg_()
-            grad_logits.scatter_add_(-1, targets[part, None], torch.ones_like(targets[part, None], dtype=_wide(head)))
-            grad_logits.mul_((grads[0][part] / ctx.temperature)[:, None])
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+        hidden, head, targets, normalisers, expected = ctx.saved_tensors
+        foreseen, ctx.foreseen = ctx.foreseen, None
+        if foreseen is not None and torch.allclose(grads[0], expected, rtol=SAME_GRADIENT, atol=0.0):
+            return *foreseen, None, None, None, None
+        # By the vocabulary, not by tokens: each row of the head's gradient is then one sum over all tokens, made in one
+        # go. Sums over chunks would need a [V, H] of float32 beside a gradient in half precision.
+        grad_hidden = torch.zeros_like(hidden, dtype=_wide(hidden))
+        grad_head = torch.empty_like(head)
+        scale = grads[0] / ctx.temperature
+        step = max(1, ctx.chunk_tokens * len(head) // max(1, len(targets)))
+        for start in range(0, len(head), step):
+            rows = head[start : start + step]
+            probs = _logits(hidden, rows, ctx.temperature).sub_(normalisers[:, None]).exp_()
+            grad_logits = probs.mul_(-scale[:, None])
+            place = targets - start
+            here = (place >= 0) & (place < len(rows))
+            grad_logits.scatter_add_(-1, place.clamp(0, len(rows) - 1)[:, None], (here * scale)[:, None])
             narrow = grad_logits.to(hidden.dtype)
-            grad_hidden[part] = narrow @ head
-            grad_head.add_(narrow.T @ hidden[part])
-        return grad_hidden, grad_head.to(head.dtype), None, None, None
+            _add_product(grad_hidden, narrow, rows)
+            torch.mm(narrow.T, hidden, out=grad_head[start : start + step])
+            del probs, grad_logits, narrow  # before the next logits come
+        return grad_hidden.to(hidden.dtype), grad_head, None, None, None, None
+
+
+class _Scored(NamedTuple):
+    """A chunk's numbers, and what the gradient of its logits is made of."""
+
+    of_each: tuple[Tensor, Tensor, Tensor, Tensor]  # [c] log-probs, entropies, square sums, normalisers
+    exps: Tensor  # [c, V] of the logits less the largest of the row
+    total: Tensor  # [c] their sums
+
+
+def _score(logits: Tensor, targets: Tensor) -> _Scored:
+    """Uses the logits [c, V] up."""
+    largest = logits.amax(dim=-1)
+    shifted = logits.sub_(largest[:, None])
+    exps = shifted.exp()
+    total = exps.sum(-1)
+    log_total = total.log()
+    logprobs = shifted.gather(-1, targets[:, None]).squeeze(-1) - log_total
+    entropy = log_total - _row_products(exps, shifted) / total
+    square_sum = _row_products(exps, exps) / total.square()
+    return _Scored((logprobs, entropy, square_sum, largest + log_total), exps, total)
+
+
+def _row_products(left: Tensor, right: Tensor) -> Tensor:
+    """[c] sums of the products of two [c, V], which are never held themselves."""
+    return (left.unsqueeze(-2) @ right.unsqueeze(-1)).flatten()
 
 
 def _logits(hidden: Tensor, head: Tensor, temperature: float) -> Tensor:
-    return (hidden @ head.T).to(_wide(hidden)).div_(temperature)
+    logits = (hidden @ head.T).to(_wide(hidden))
+    return logits if temperature == 1 else logits.div_(temperature)
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add left @ right to `total`, without a copy of its size where all are of one type."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total.add_(left @ right)
 
 
 def _wide(tensor: Tensor) -> torch.dtype:

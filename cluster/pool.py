@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from threading import Lock
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from cluster.placement import Slot
@@ -58,6 +59,7 @@ class Pool(Generic[W]):
         self._per_process = per_process
         self._title = title
         self._beside: list[Pool[Any]] = []
+        self._calling = Lock()
         self.names = [f"{slot.seat.role}-{i}" for i, slot in enumerate(slots)]
         self.workers: list[Worker] = []
         for process in self._processes(range(len(slots))):
@@ -83,19 +85,18 @@ class Pool(Generic[W]):
 
     def begin(self, method: Callable[Concatenate[W, P], R], *args: P.args, **kwargs: P.kwargs) -> Callable[[], list[R]]:
         """Like `broadcast`, but returns at once; calling what it returns waits for the results."""
-        calls = [worker.call(method.__name__, *args, **kwargs) for worker in self.workers]
+        calls = self._made(worker.call(method.__name__, *args, **kwargs) for worker in self.workers)
         return lambda: self._gather(calls)
 
     def begin_some(self, method: Callable[[W], R], indices: Sequence[int]) -> Callable[[], list[R]]:
         """Like `begin`, on the workers of these numbers only."""
-        calls = [self.workers[index].call(method.__name__) for index in indices]
+        calls = self._made(self.workers[index].call(method.__name__) for index in indices)
         return lambda: self._gather(calls)
 
     def scatter(self, method: Callable[[W, A], R], items: Sequence[A]) -> list[R]:
         """Call `method` on worker i with item i; results in worker order."""
-        return self._gather(
-            [worker.send(method.__name__, item) for worker, item in zip(self.workers, items, strict=True)]
-        )
+        pairs = zip(self.workers, items, strict=True)
+        return self._gather(self._made(worker.send(method.__name__, item) for worker, item in pairs))
 
     def first(self, method: Callable[Concatenate[W, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call `method` on worker 0 only."""
@@ -167,6 +168,11 @@ class Pool(Generic[W]):
         if self._per_process is None:
             return [Worker(self._class, slots[0], names[0], arguments[0], self._env, self._title)]
         return shared_process(self._class, slots, names, arguments, self._env, title=self._title)
+
+    def _made(self, calls: Iterable[Call]) -> list[Call]:
+        """These calls, made now: all workers get the calls of all threads in one order, which collective ones need."""
+        with self._calling:
+            return list(calls)
 
     def _workers_beside(self) -> list[Worker]:
         return [worker for pool in self._beside for worker in pool.workers]

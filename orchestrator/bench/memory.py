@@ -1,0 +1,59 @@
+"""Log-probs over a large vocabulary: the memory they take beside what must exist, and their time."""
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from orchestrator.bench.bare_process import bare_process
+from orchestrator.bench.pairs import interleaved
+from orchestrator.bench.result import Figure, Result
+
+MIB = 2**20
+WIDTH, VOCABULARY = 1024, 152_064
+CHUNK_MIB = 256
+LARGEST_PEAK, LARGEST_TIME = 1.5, 1.15
+LARGEST_GROWTH = 1.05  # of the peak, from a quarter of the tokens on: none but what is measured inexactly
+SCORER = ("-m", "orchestrator.bench.scorer")
+
+
+def measure(tokens: int, timed_tokens: int, pairs: int) -> Result:
+    """Measure peaks in processes of their own, then time both sides.
+
+    Args:
+        tokens: of the larger peak; the smaller one is of a quarter of them.
+        timed_tokens: so many that all their logits fit: two or three pieces of [tokens, vocabulary] float32.
+        pairs: measurements of both sides.
+    """
+    settings = {"width": WIDTH, "vocabulary": VOCABULARY, "threads": len(os.sched_getaffinity(0))}
+    peaks_mib = {num: _peak_mib({**settings, "tokens": num}) for num in (tokens // 4, tokens)}
+    with ExitStack() as stack:
+        of_both = {**settings, "tokens": timed_tokens}
+        ours = stack.enter_context(bare_process(SCORER, {**of_both, "chunk_mib": CHUNK_MIB, "foreseen": True}))
+        again = stack.enter_context(bare_process(SCORER, {**of_both, "chunk_mib": CHUNK_MIB, "foreseen": False}))
+        bare = stack.enter_context(bare_process("logprobs", of_both))
+        foreseen = interleaved(ours.seconds, bare.seconds, pairs)
+        twice = interleaved(again.seconds, bare.seconds, pairs, warm_ups=0)
+    smaller, larger = peaks_mib.values()
+    return Result(
+        benchmark="memory",
+        settings={**settings, "tokens": tokens, "timed_tokens": timed_tokens, "chunk_mib": CHUNK_MIB},
+        figures=(
+            Figure(
+                name=f"peak beside the gradients, {tokens:,} tokens / a chunk of logits",
+                value=larger / CHUNK_MIB,
+                target=LARGEST_PEAK,
+            ),
+            Figure(
+                name=f"that peak / the one of {tokens // 4:,} tokens", value=larger / smaller, target=LARGEST_GROWTH
+            ),
+            Figure.ratio(f"time in chunks / all logits at once, {timed_tokens:,} tokens", foreseen, LARGEST_TIME),
+            Figure.ratio("the same where a correction waits for the log-probs", twice, None),
+        ),
+    )
+
+
+def _peak_mib(settings: Mapping[str, Any]) -> float:
+    """Of one forward and backward pass in a fresh process, in MiB; a first pass over few tokens warms libraries up."""
+    with bare_process(SCORER, {**settings, "chunk_mib": CHUNK_MIB, "foreseen": True}) as process:
+        return float(process.once()["peak_bytes"]) / MIB
