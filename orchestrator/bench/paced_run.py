@@ -15,8 +15,9 @@ from rich.console import Console
 from cluster.session import session
 from orchestrator.bench.workloads import Workload
 from orchestrator.crew.crews import Crews
-from orchestrator.experiment import Experiment, RunSpec
+from orchestrator.experiment import Experiment
 from orchestrator.records import StepRecord
+from orchestrator.run_spec import RunSpec
 from orchestrator.task_problems import TaskFiles
 from orchestrator.tracking.tracker import Tracker
 
@@ -34,7 +35,8 @@ class Turn:
 
     seconds: float  # from the end of the step before to that of the last one, recorded
     tokens: int  # that were sampled
-    records: tuple[StepRecord, ...]
+    records: tuple[StepRecord, ...] = ()  # none of a peer's
+    sampling_s: float = 0.0  # of a peer, which has no records to tell it
 
 
 class PacedRun:

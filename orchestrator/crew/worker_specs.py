@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from actors.config import LearnerConfig, RolloutConfig
 from actors.faults import Faults
 from actors.learner import LearnerSpec
 from actors.rollout_worker import EngineSpec
@@ -48,7 +49,7 @@ def started_with(config: ExperimentConfig, model: ModelFiles, session: Session) 
     """All that the processes of a run without faults depend on, but for the scheduler's: equal for runs that can take
     turns with the same ones.
     """
-    envs = (rollout_env(config, session, ""), common_env(config.learner.workers, session, ""))
+    envs = (rollout_env(config, session, ""), common_env(config.learner, session, ""))
     specs = (engine_specs(config, model, Faults()), learner_specs(config, model, Faults()))
     return (plan_of(config), patience_of(config), config.simulation, *envs, *specs)
 
@@ -100,7 +101,7 @@ def learner_specs(config: ExperimentConfig, model: ModelFiles, faults: Faults) -
 def rollout_env(config: ExperimentConfig, session: Session, scratch: str) -> dict[str, str]:
     """Environment of a rollout worker's process; `scratch` is for its temporary files."""
     return {
-        **common_env(config.rollout.workers, session, scratch),
+        **common_env(config.rollout, session, scratch),
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in the actor's own process
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # its binding fights with the learners over few cores
         "VLLM_CPU_KVCACHE_SPACE": str(config.rollout.kv_cache_gib),
@@ -109,14 +110,15 @@ def rollout_env(config: ExperimentConfig, session: Session, scratch: str) -> dic
     }
 
 
-def common_env(workers: int, session: Session, scratch: str) -> dict[str, str]:
-    """Environment of the process of one of `workers` rollout workers or learners."""
-    # The phases of a step take turns: the workers of one role share the machine, those of another then wait.
-    threads = max(1, len(os.sched_getaffinity(0)) // workers) if session.local else 1
+def common_env(role: RolloutConfig | LearnerConfig, session: Session, scratch: str) -> dict[str, str]:
+    """Environment of the process of a rollout worker or a learner."""
+    # The phases of a step take turns: the workers of one role share the machine, those of another then wait. On a
+    # cluster's nodes others may be at work, too.
+    threads = len(os.sched_getaffinity(0)) // role.workers if session.local else int(role.cpus_per_worker)
     # Passive: on cores that others need, threads that spin at every barrier cost far more than sleeping ones
     # (measured in docs/operations.md).
     env = {
-        "OMP_NUM_THREADS": str(threads),
+        "OMP_NUM_THREADS": str(max(1, threads)),
         "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_LOGGING_LEVEL": "WARNING",

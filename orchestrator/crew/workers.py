@@ -73,7 +73,7 @@ def workers(  # noqa: PLR0913, PLR0917 - one for each part
             learning.worker,
             slots["learner"],
             learning.arguments,
-            env=worker_specs.common_env(config.learner.workers, session, place),
+            env=worker_specs.common_env(config.learner, session, place),
             patience=patience,
             per_process=learning.per_process,
             title=config.name,

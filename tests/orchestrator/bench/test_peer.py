@@ -14,9 +14,10 @@ from orchestrator.tasks import ArithmeticTask
 
 
 def turn(seconds: float, tokens: int, rollout_s: float | None = None) -> Turn:
-    metrics = {} if rollout_s is None else {"time/rollout": rollout_s}
-    records = () if rollout_s is None else (StepRecord(step=0, time_ms=0, metrics=metrics, events=()),)
-    return Turn(seconds=seconds, tokens=tokens, records=records)
+    if rollout_s is None:
+        return Turn(seconds=seconds, tokens=tokens, sampling_s=seconds / 2)
+    metrics = {f"time/{phase}": 0.0 for phase in peer.PHASES} | {"time/rollout": rollout_s}
+    return Turn(seconds=seconds, tokens=tokens, records=(StepRecord(step=0, time_ms=0, metrics=metrics, events=()),))
 
 
 def test_the_ratio_is_of_tokens_per_second() -> None:
@@ -31,6 +32,7 @@ def test_the_ratio_is_of_tokens_per_second() -> None:
     assert values["bigger: TRL"] == 110
     assert values["bigger: TRL, a step"] == 2.0
     assert values["bigger: TRL, tokens of a step"] == 220
+    assert values["bigger: TRL, sampling of a step"] == 1.0
     assert values["bigger: ours, rollout of a step"] == 0.6
 
 

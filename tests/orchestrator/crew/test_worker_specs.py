@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from experiment_files import resolved
 
+from actors.config import LearnerConfig
 from actors.faults import Faults
 from actors.scheduler import Scheduler
 from cluster.plan import Bundle, Plan, Seat
@@ -139,22 +140,25 @@ def test_schedulers_do_not_share_their_memory(file: Path) -> None:
 
 def test_on_one_machine_the_workers_of_a_role_share_its_cores_and_stay_on_loopback(file: Path) -> None:
     cores = len(os.sched_getaffinity(0))
-    env = worker_specs.common_env(1, HERE, "/scratch")
+    env = worker_specs.common_env(LearnerConfig(), HERE, "/scratch")
     assert env["OMP_NUM_THREADS"] == str(cores)
-    assert worker_specs.common_env(cores + 1, HERE, "/scratch")["OMP_NUM_THREADS"] == "1"
+    many = LearnerConfig(workers=cores + 1)
+    assert worker_specs.common_env(many, HERE, "/scratch")["OMP_NUM_THREADS"] == "1"
     assert (env["GLOO_SOCKET_IFNAME"], env["TMPDIR"]) == ("lo", "/scratch")
 
 
 def test_in_a_cluster_nothing_is_said_of_this_machines_cores_network_and_folders() -> None:
-    env = worker_specs.common_env(1, ELSEWHERE, "/scratch")
+    env = worker_specs.common_env(LearnerConfig(), ELSEWHERE, "/scratch")
     assert env["OMP_NUM_THREADS"] == "1"
+    reserved = worker_specs.common_env(LearnerConfig(workers=2, cpus_per_worker=6.5), ELSEWHERE, "/scratch")
+    assert reserved["OMP_NUM_THREADS"] == "6"
     assert not {"GLOO_SOCKET_IFNAME", "TMPDIR"} & env.keys()
 
 
 def test_engines_have_the_common_environment_and_their_own(file: Path) -> None:
     config = of(file, {"rollout": {"workers": 2, "kv_cache_gib": 3}})
     env = worker_specs.rollout_env(config, HERE, "/scratch")
-    assert worker_specs.common_env(2, HERE, "/scratch").items() <= env.items()
+    assert worker_specs.common_env(config.rollout, HERE, "/scratch").items() <= env.items()
     assert env["VLLM_CPU_KVCACHE_SPACE"] == "3"
     assert env["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
     assert env["TORCH_COMPILE_DISABLE"] == "1"
