@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from actors.checkpoint_reader import reader_of
-from actors.checkpoint_writer import CheckpointNotWritten, reason_of, writer_to
 from actors.messages import SavedFile
 from actors.policy_model import PolicyModel
-from actors.remote_folder import RemoteFolder, is_remote
+from actors.storage.reader import reader_of
+from actors.storage.remote_folder import RemoteFolder, is_remote
+from actors.storage.writer import CheckpointNotWritten, reason_of, writer_to
 
 # Ranks wait for the slowest disk among them, which is no dead peer: `written` has the time limit that counts.
 PEER_TIMEOUT = timedelta(hours=1)

@@ -54,9 +54,9 @@ class Member:
 class SharingWorker(Worker):
     """One of a shared process. It is called like any other; whatever ends its process ends those beside it, too."""
 
-    def __init__(self, member: Member, name: str) -> None:
+    def __init__(self, worker: type[Any], member: Member, name: str) -> None:
         self.member = member
-        self._take(member.handle, name)
+        self._take(member.handle, worker, name)
 
     @property
     def address(self) -> Member:
@@ -72,7 +72,7 @@ class SharingWorker(Worker):
         return Call(worker=self, method=method, ref=self.member.call(method, args, {}, ASIDE))
 
     def _bound(self, method: str) -> Any:
-        return self.handle.call_packed_at.options(concurrency_group=str(self.member.place), name=method)
+        return self.handle.call_packed_at.options(concurrency_group=str(self.member.place), name=self._shown(method))
 
     def _message(self, method: str, item: Any) -> bytes:
         return packed((self.member.place, method, item))
@@ -96,4 +96,4 @@ def shared_process(  # noqa: PLR0913 - as a worker, and how its process is calle
     named = type(worker.__name__, (Host,), {"__doc__": worker.__doc__, "__module__": Host.__module__})
     label = names[0] if len(names) == 1 else f"{names[0]}..{names[-1].rpartition('-')[2]}"
     handle = actor(named, slots[0], label, (worker, arguments), env, title=title, groups=groups)
-    return [SharingWorker(Member(handle=handle, place=place), name) for place, name in enumerate(names)]
+    return [SharingWorker(worker, Member(handle=handle, place=place), name) for place, name in enumerate(names)]

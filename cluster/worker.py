@@ -130,12 +130,13 @@ class Worker:
             env: environment variables of its process.
             title: of what it works for, to be shown by Ray beside its name.
         """
-        self._take(actor(worker, slot, name, arguments, env, title=title), name)
+        self._take(actor(worker, slot, name, arguments, env, title=title), worker, name)
         self._slot = slot
         self.handle.__ray_call__.remote(_use_interface_of_node)  # before anything that it is called for
 
-    def _take(self, handle: Any, name: str) -> None:
+    def _take(self, handle: Any, worker: type[Any], name: str) -> None:
         self.handle = handle
+        self._class_name = worker.__name__
         self.name = name
         self._sending: dict[str, Any] = {}  # by method; Ray makes a class of every option that a call is given
         self.first_sign = self.ping()  # answered as soon as it is up
@@ -177,7 +178,11 @@ class Worker:
         )
 
     def _bound(self, method: str) -> Any:
-        return self.handle.call_packed.options(name=method)
+        return self.handle.call_packed.options(name=self._shown(method))
+
+    def _shown(self, method: str) -> str:
+        """How Ray shows the call of a method that it does not see."""
+        return f"{self._class_name}.{method}"
 
     def _message(self, method: str, item: Any) -> bytes:
         return packed((method, item))

@@ -8,7 +8,7 @@ FAILURES = (
     ("cluster.worker", "WorkerLost"),
     ("orchestrator.crew.restarts", "RestartsExhausted"),
     ("orchestrator.checkpoints.writer", "CheckpointFailed"),
-    ("actors.remote_folder", "StorageError"),
+    ("actors.storage.remote_folder", "StorageError"),
     ("orchestrator.disk", "DiskTooSmall"),
     ("orchestrator.run.folder", "RunFolderFull"),
     ("orchestrator.bench.bare_process", "BareFailed"),

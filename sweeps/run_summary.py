@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 from pydantic_core import from_json
 
-from actors.remote_folder import RemoteFolder, StorageError
+from actors.storage.remote_folder import RemoteFolder, StorageError
 from orchestrator.checkpoints.manifest import MANIFEST
 from orchestrator.checkpoints.place import POINTER, Place, place_of
 from orchestrator.checkpoints.remote_store import Attempt, RemoteStore

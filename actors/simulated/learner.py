@@ -167,7 +167,7 @@ class SimulatedLearner:
         """
         if isinstance(self._saved, OSError):
             # Torch comes with it, which no stand-in needs but for this.
-            from actors.checkpoint_writer import CheckpointNotWritten  # noqa: PLC0415
+            from actors.storage.writer import CheckpointNotWritten  # noqa: PLC0415
 
             raise CheckpointNotWritten(str(self._saved), disk_full=self._saved.errno == errno.ENOSPC)
         return self._saved

@@ -5,8 +5,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from actors.remote_folder import RemoteFolder
-from actors.remote_state import RemoteState
+from actors.storage.remote_folder import RemoteFolder
+from actors.storage.remote_state import RemoteState
 from orchestrator.checkpoints.manifest import CheckpointDamaged, Manifest
 from orchestrator.checkpoints.state import RunState
 from orchestrator.config_errors import ConfigError

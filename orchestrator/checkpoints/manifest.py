@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from actors import remote_state
 from actors.messages import SavedFile
-from actors.remote_folder import RemoteFolder
+from actors.storage import remote_state
+from actors.storage.remote_folder import RemoteFolder
 
 FORMAT = 1  # of the folder: another one is not read
 MANIFEST, DIGEST = remote_state.MANIFEST, "manifest.sha256"

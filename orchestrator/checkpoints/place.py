@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from actors.remote_folder import RemoteFolder, is_remote
+from actors.storage.remote_folder import RemoteFolder, is_remote
 from orchestrator.checkpoints.remote_store import RemoteStore
 from orchestrator.checkpoints.store import CheckpointStore, sync
 from orchestrator.config import CheckpointConfig

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from actors.messages import SavedFile
-from actors.remote_folder import RemoteFolder, StorageError
+from actors.storage.remote_folder import RemoteFolder, StorageError
 from orchestrator import yaml_files
 from orchestrator.checkpoints.checkpoint import CONFIG, STATE, Checkpoint
 from orchestrator.checkpoints.fingerprint import fingerprint

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from uuid import uuid4
 
-from actors.remote_folder import RemoteFolder, StorageError
+from actors.storage.remote_folder import RemoteFolder, StorageError
 from orchestrator.storage_uri import local_folder
 
 PROBE = ".evenkeel-probe-"

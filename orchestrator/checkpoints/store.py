@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.messages import SavedFile
-from actors.remote_folder import RemoteFolder
+from actors.storage.remote_folder import RemoteFolder
 from orchestrator import yaml_files
 from orchestrator.checkpoints.checkpoint import CONFIG, STATE, Checkpoint
 from orchestrator.checkpoints.fingerprint import fingerprint

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from actors.checkpoint_writer import CheckpointNotWritten
 from actors.faults import Faults
+from actors.storage.writer import CheckpointNotWritten
 from cluster.session import Session
 from cluster.worker import WorkerLost
 from orchestrator import disk

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.messages import SavedFile
-from actors.remote_folder import RemoteFolder
+from actors.storage.remote_folder import RemoteFolder
 from orchestrator.checkpoints.checkpoint import LEARNER, Checkpoint
 from orchestrator.checkpoints.manifest import CheckpointDamaged
 from orchestrator.checkpoints.place import Place, Store

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from actors.remote_folder import StorageError
+from actors.storage.remote_folder import StorageError
 from orchestrator.checkpoints.manifest import CheckpointDamaged
 from orchestrator.checkpoints.place import POINTER, Place, place_of, store_at
 from orchestrator.checkpoints.store import sync

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from actors.remote_folder import StorageError
+from actors.storage.remote_folder import StorageError
 from orchestrator.checkpoints.fingerprint import differing_fields
 from orchestrator.checkpoints.place import Place, place_of, store_at
 from orchestrator.config import ExperimentConfig

@@ -14,12 +14,12 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from actors.checkpoint_writer import CheckpointNotWritten
 from actors.config import LearnerConfig, OptimizerConfig
 from actors.faults import Faults
 from actors.learner import Learner, LearnerSpec
 from actors.lr_policies import LrDecision
 from actors.messages import GradientReport, LearnerShard, SavedFile, StepDecision, TrainSequence, UpdateReport
+from actors.storage.writer import CheckpointNotWritten
 
 ROOT = Path(__file__).parents[2]
 MODEL = str(ROOT / "orchestrator" / "demo" / "model")

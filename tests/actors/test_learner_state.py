@@ -31,11 +31,11 @@ from torch import Tensor
 from torch.distributed.checkpoint.filesystem import FileSystem
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from actors.checkpoint_writer import CheckpointNotWritten
 from actors.config import OptimizerConfig
 from actors.learner import Learner
 from actors.messages import GradientReport, LearnerShard, SavedFile
 from actors.policy_model import PaddedBatch
+from actors.storage.writer import CheckpointNotWritten
 from orchestrator.batching import shard_batch
 
 pytestmark = pytest.mark.slow

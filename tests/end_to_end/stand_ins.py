@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import ray
 
-from actors.checkpoint_writer import CheckpointNotWritten
 from actors.corrections import CorrectionSums
 from actors.learner import LearnerSpec
 from actors.messages import (
@@ -30,6 +29,7 @@ from actors.messages import (
 )
 from actors.rollout_worker import EngineShape, EngineSpec
 from actors.statistics import MismatchSums
+from actors.storage.writer import CheckpointNotWritten
 
 SIZE = 8  # weights
 LONGEST = 12  # tokens

@@ -205,9 +205,9 @@ def test_a_run_that_went_on_from_a_checkpoint_that_is_no_good_any_more_begins_an
         world.begun.clear()
         begin = process.step.step
 
-        def damage(step: int, clock: PhaseClock) -> StepRecord:
+        def damage(step: int, clock: PhaseClock, ahead: PhaseClock | None = None) -> StepRecord:
             world.plan.damaged.add(4)
-            return begin(step, clock)
+            return begin(step, clock, ahead)
 
         process.step.step = damage  # type: ignore[method-assign]
         process.run(STEPS - 1)

@@ -9,7 +9,7 @@ import pytest
 from run_folders import make_run
 from s3_server import S3, s3_server
 
-from actors.remote_folder import RemoteFolder, StorageError
+from actors.storage.remote_folder import RemoteFolder, StorageError
 from orchestrator.checkpoints.manifest import Manifest, content_as_saved
 from orchestrator.checkpoints.place import POINTER, Place, place_in, settle, store_at
 from orchestrator.config import CheckpointConfig

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.checkpoint_writer import CheckpointNotWritten
 from actors.config import LearnerConfig
 from actors.corrections import NoCorrection
 from actors.faults import Faults
@@ -17,6 +16,7 @@ from actors.simulated.config import SecondsConfig, SimulationConfig
 from actors.simulated.learner import SimulatedLearner, SimulatedLearnerSpec
 from actors.simulated.rollout_worker import SimulatedEngineSpec, SimulatedRolloutWorker
 from actors.simulated.weights import NAMES
+from actors.storage.writer import CheckpointNotWritten
 
 SIMULATION = SimulationConfig(
     seconds=SecondsConfig(start=0, generate=0, gradients=0, apply=0, publish=0), mismatch=0.001

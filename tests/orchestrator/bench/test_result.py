@@ -58,7 +58,7 @@ def test_the_json_has_every_single_measurement(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"--json: got '.*', expected a file that can be written"):
+    with pytest.raises(ConfigError, match=r"--json: got '.*, expected a file that can be written"):
         result().write(tmp_path / "file" / "step.json")
 
 

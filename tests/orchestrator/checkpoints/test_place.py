@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.remote_folder import RemoteFolder
+from actors.storage.remote_folder import RemoteFolder
 from orchestrator.checkpoints.place import POINTER, check_same_place, place_in, place_of, settle, store_at
 from orchestrator.checkpoints.remote_store import RemoteStore
 from orchestrator.checkpoints.store import CheckpointStore

@@ -8,7 +8,7 @@ import pytest
 from s3_server import S3, s3_server
 
 from actors.messages import SavedFile
-from actors.remote_folder import RemoteFolder, StorageError
+from actors.storage.remote_folder import RemoteFolder, StorageError
 from orchestrator.checkpoints.manifest import CheckpointDamaged, content_as_saved
 from orchestrator.checkpoints.remote_store import RemoteStore
 from orchestrator.checkpoints.state import RunState

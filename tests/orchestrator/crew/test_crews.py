@@ -14,10 +14,10 @@ from experiment_files import resolved
 from fake_pools import FakeLearner, Simulation
 from scheduler_inputs import report
 
-from actors.checkpoint_writer import CheckpointNotWritten
 from actors.faults import Faults
 from actors.messages import LearnerShard, StepDecision
 from actors.scheduler import Scheduler
+from actors.storage.writer import CheckpointNotWritten
 from cluster.fit import Node
 from cluster.placement import PlacementError
 from cluster.plan import Bundle, Seat

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
-import pyarrow as pa
-from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
-
 from actors.messages import SavedFile
+
+if TYPE_CHECKING:
+    # Who only names such a folder, as most commands do, need not wait for it.
+    from pyarrow.fs import FileInfo, FileSystem
 
 BLOCK_BYTES = 8 << 20
 SERVER_COPY_BYTES = 5 << 30  # S3 copies no larger object in one go
@@ -87,12 +88,14 @@ class RemoteFolder:
 
     def files(self) -> dict[str, StoredFile]:
         """All files below it by name with /; none where there is no such folder."""
+        from pyarrow.fs import FileSelector  # noqa: PLC0415 - as above
+
         with self._using() as (store, path):
             found: list[FileInfo] = store.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
         return {
             info.path[len(path) + 1 :]: StoredFile(num_bytes=info.size, mtime_ns=info.mtime_ns or 0)
             for info in found
-            if info.type == FileType.File
+            if info.is_file
         }
 
     def read_bytes(self) -> bytes:
@@ -160,24 +163,28 @@ class RemoteFolder:
     def delete_file(self) -> None:
         """Delete this file, if it is there."""
         with self._using() as (store, path):
-            if store.get_file_info(path).type == FileType.File:
+            if store.get_file_info(path).is_file:
                 store.delete_file(path)
 
     def delete(self) -> None:
         """Delete all files below it, if there are any."""
+        from pyarrow.fs import FileType  # noqa: PLC0415
+
         with self._using() as (store, path):
             if store.get_file_info(path).type == FileType.Directory:
                 store.delete_dir(path)
 
     @contextmanager
-    def _using(self) -> Iterator[tuple[FileSystem, str]]:
+    def _using(self) -> "Iterator[tuple[FileSystem, str]]":
         """The store and the path in it; what the store raises becomes a StorageError."""
+        from pyarrow import ArrowException  # noqa: PLC0415
+
         try:
             store, bucket = _store(self._parts.scheme, self._parts.netloc, self._parts.query)
             yield store, f"{bucket}{unquote(self._parts.path)}".rstrip("/")
         except FileNotFoundError:
             raise
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ArrowException) as error:
             raise StorageError(str(self), " ".join(str(error).split())) from error
 
 
@@ -187,8 +194,10 @@ def is_remote(place: str) -> bool:
 
 
 @lru_cache
-def _store(scheme: str, bucket: str, query: str) -> tuple[FileSystem, str]:
+def _store(scheme: str, bucket: str, query: str) -> "tuple[FileSystem, str]":
     """The store of a bucket, and what its paths begin with."""
+    from pyarrow.fs import FileSystem  # noqa: PLC0415
+
     options = dict(parse_qsl(query, keep_blank_values=True))
     if scheme == "gs":
         options.setdefault("retry_limit_seconds", GCS_PATIENCE_S)

@@ -10,7 +10,7 @@ import pytest
 from s3_server import S3, s3_server
 
 from actors.messages import SavedFile
-from actors.remote_folder import BLOCK_BYTES, RemoteFolder, StorageError, is_remote
+from actors.storage.remote_folder import BLOCK_BYTES, RemoteFolder, StorageError, is_remote
 
 LARGE = os.urandom(BLOCK_BYTES + 5)  # more than a block, and than one part of an upload
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from actors.scratch import scratch_folder
+from actors.storage.scratch import scratch_folder
 
 KILLED = """
 import os, signal
-from actors.scratch import scratch_folder
+from actors.storage.scratch import scratch_folder
 with scratch_folder() as folder:
     (folder / "x").write_text("x")
     print(folder, flush=True)

@@ -13,13 +13,13 @@ from learner_ranks import SPEC, Call, batch, play_on_two_ranks, save, shard_of, 
 from s3_server import S3, s3_server
 from torch import Tensor
 
-from actors.checkpoint_writer import CheckpointNotWritten
 from actors.config import OptimizerConfig
 from actors.learner import Learner
 from actors.messages import SavedFile
-from actors.remote_folder import RemoteFolder
-from actors.remote_state import MANIFEST, RemoteState
-from actors.scratch import PREFIX
+from actors.storage.remote_folder import RemoteFolder
+from actors.storage.remote_state import MANIFEST, RemoteState
+from actors.storage.scratch import PREFIX
+from actors.storage.writer import CheckpointNotWritten
 from orchestrator.batching import shard_batch
 from orchestrator.checkpoints.manifest import DIGEST, Manifest
 

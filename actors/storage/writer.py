@@ -14,10 +14,10 @@ from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.storage import WriteResult
 
-from actors.checkpoint_reader import METADATA
 from actors.messages import SavedFile
-from actors.remote_folder import RemoteFolder, StorageError
-from actors.scratch import scratch_folder
+from actors.storage.reader import METADATA
+from actors.storage.remote_folder import RemoteFolder, StorageError
+from actors.storage.scratch import scratch_folder
 
 
 class CheckpointNotWritten(RuntimeError):

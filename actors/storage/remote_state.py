@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from actors.messages import SavedFile
-from actors.remote_folder import RemoteFolder
+from actors.storage.remote_folder import RemoteFolder
 
 MANIFEST = "manifest.json"  # beside the learners' folder
 MARK = "#sha256="

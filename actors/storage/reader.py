@@ -11,9 +11,9 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner
 from torch.futures import Future
 
-from actors.remote_folder import is_remote
-from actors.remote_state import RemoteState
-from actors.scratch import scratch_folder
+from actors.storage.remote_folder import is_remote
+from actors.storage.remote_state import RemoteState
+from actors.storage.scratch import scratch_folder
 
 METADATA = ".metadata"
 
