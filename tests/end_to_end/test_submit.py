@@ -17,6 +17,17 @@ from real_run import LIMIT_S, ROOT, TINY, command, completed
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 GAUGE = "ray_evenkeel_"
+# Of the cluster's 4 CPUs a run takes more than half.
+LARGE = """\
+name: large
+model: {path: embedded}
+task: {kind: arithmetic, digits: 3}
+rollout: {workers: 2, cpus_per_worker: 1.0, prompts_per_step: 4, group_size: 2, max_response_tokens: 32}
+learner: {workers: 1, cpus_per_worker: 0.4}
+scheduler: {kind: constant, lr: 1.0e-4}
+steps: 2
+simulation: {seconds: {start: 0.01, generate: 0.1, gradients: 0.1, apply: 0.01, publish: 0.01}}
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +155,36 @@ def test_a_job_that_is_interrupted_is_stopped_if_it_shall(submitted: Submitted, 
     rest = submitting.stdout.read()
     assert submitting.wait(LIMIT_S) == 130
     assert rest.splitlines()[-1].endswith(": stopped")
+
+
+def test_where_there_is_room_for_one_run_the_next_waits_or_is_refused_with_its_name(
+    cluster: RayCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "large.yaml").write_text(LARGE)
+
+    def submit(seed: int, *options: str) -> list[str]:
+        where = ("--address", cluster.address, "--driver-cpus", "0", "--stop-on-interrupt")
+        return command("submit", "run", "large.yaml", *where, "--seed", str(seed), *options)
+
+    def begin(until: str, seed: int, *options: str) -> "subprocess.Popen[str]":
+        started = subprocess.Popen(
+            submit(seed, *options), cwd=tmp_path, env=cluster.environment(), stdout=subprocess.PIPE, text=True
+        )
+        assert started.stdout is not None
+        assert any(until in line for line in started.stdout)
+        return started
+
+    first = begin("weights arrive", 0, "--set", "steps=100000")
+    second = begin("waits for workers", 1, "--set", "cluster.placement_timeout_s=300")
+    third = completed(submit(2, "--set", "cluster.placement_timeout_s=0.5"), tmp_path, cluster.environment())
+    assert third.returncode == 1
+    assert "no room within 0.5 s: needs 2 x rollout (1 CPU)" in third.stdout
+    assert "held by large (Ray job" in third.stdout
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=LIMIT_S)
+    told, _ = second.communicate(timeout=LIMIT_S)
+    assert (first.returncode, second.returncode) == (130, 0)
+    assert "large" in told and "exit code 0" in told
 
 
 @pytest.mark.parametrize(
