@@ -60,15 +60,24 @@ def _node(resources: Any, labels: dict[str, str]) -> Node:
     )
 
 
+def require_room(plan: Plan) -> None:
+    """See to it that a plan fits the cluster, were it idle.
+
+    Raises:
+        PlacementError: it does not.
+    """
+    missing = shortfall(plan, nodes())
+    if missing:
+        raise PlacementError(str(missing))
+
+
 def reserve(plan: Plan, timeout_s: float) -> PlacementGroup:
     """Reserve all bundles of the plan at once, or none.
 
     Raises:
         PlacementError: the cluster is too small, or had no room within `timeout_s` seconds.
     """
-    missing = shortfall(plan, nodes())
-    if missing:
-        raise PlacementError(str(missing))
+    require_room(plan)
     bundles = [bundle.resources() for bundle in plan.bundles]
     group: PlacementGroup = placement_group(bundles, strategy=plan.strategy, name=_unique(plan.name))
     try:

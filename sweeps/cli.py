@@ -51,8 +51,10 @@ def compare(
     if not arms:
         raise ConfigError(file, "arms", MISSING, "at least one arm to compare; this file has none")
     models = {arm: find_model(config, file) for arm, config in arms.items()}
+    from cluster.placement import require_room
     from cluster.session import session
     from orchestrator.checkpoints.storage_check import check_storage
+    from orchestrator.crew.worker_specs import plan_of
     from orchestrator.experiment import check_problems
     from orchestrator.run_spec import RunSpec
     from orchestrator.task_problems import TaskFiles
@@ -79,6 +81,8 @@ def compare(
     for spec in specs:
         check_problems(spec)
     with tracking(specs[0].config, runs) as tracker, session(specs[0].config.cluster) as ray_session:
+        for spec in specs:
+            require_room(plan_of(spec.config))
         comparison.run(tracker, ray_session)
 
 

@@ -21,9 +21,11 @@ def sweep(
     swept = SweepFile.read(file, overrides or [])
     config = swept.baseline_config()
     model = find_model(config, swept.experiment.path)
+    from cluster.placement import require_room
     from cluster.session import session
     from orchestrator.checkpoints.storage_check import check_storage
     from orchestrator.crew.crews import Crews
+    from orchestrator.crew.worker_specs import plan_of
     from orchestrator.experiment import check_problems
     from orchestrator.run_spec import RunSpec
     from orchestrator.task_problems import TaskFiles
@@ -54,6 +56,7 @@ def sweep(
             session(config.cluster) as ray_session,
             Crews(ray_session, warm=True) as crews,
         ):
+            require_room(plan_of(config))
             grounds = Grounds(
                 sweep=swept,
                 template=template,

@@ -92,8 +92,8 @@ def test_a_killed_driver_takes_all_its_processes_with_it(start: Start) -> None:
 
 
 def test_a_killed_worker_that_may_not_start_again_ends_the_run_with_its_name(start: Start) -> None:
-    run = start(1, "--set", "cluster.restarts.learner=0")
-    [learner] = [process for process in run.processes if process.name().startswith("ray::Learner")]
+    run = start(1, "--set", "cluster.restarts.learner=0", "--set", "simulation.workers_per_process=1")
+    [learner] = [process for process in run.processes if process.name().startswith("ray::SimulatedLearner")]
     learner.kill()
     output, _ = run.driver.communicate(timeout=60)
     assert run.driver.returncode == 1

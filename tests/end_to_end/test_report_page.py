@@ -107,8 +107,15 @@ def check_quiet(page: Page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-@pytest.mark.parametrize("width", [400, 1400])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [
+        ("light", 400),
+        ("dark", 1400),
+        pytest.param("light", 1400, marks=pytest.mark.long),
+        pytest.param("dark", 400, marks=pytest.mark.long),
+    ],
+)
 def test_twenty_runs_of_three_thousand_steps_are_drawn(large: Path, width: int, scheme: Scheme) -> None:
     assert large.stat().st_size < MOST_BYTES
     with open_page(large.as_uri(), width, scheme) as page:

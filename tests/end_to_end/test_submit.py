@@ -157,6 +157,7 @@ def test_a_job_that_is_interrupted_is_stopped_if_it_shall(submitted: Submitted, 
     assert rest.splitlines()[-1].endswith(": stopped")
 
 
+@pytest.mark.long
 def test_where_there_is_room_for_one_run_the_next_waits_or_is_refused_with_its_name(
     cluster: RayCluster, tmp_path: Path
 ) -> None:
