@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private.accelerators import get_accelerator_manager_for_resource
 from ray._private.state import state
+from ray._private.utils import get_num_cpus
 from ray.util import placement_group_table
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
@@ -60,13 +62,19 @@ def _node(resources: Any, labels: dict[str, str]) -> Node:
     )
 
 
-def require_room(plan: Plan) -> None:
-    """See to it that a plan fits the cluster, were it idle.
+def this_node() -> Node:
+    """What a private Ray on this machine will have."""
+    gpus = get_accelerator_manager_for_resource("GPU")
+    return Node(cpus=float(get_num_cpus()), gpus=float(gpus.get_current_node_num_accelerators() if gpus else 0))
+
+
+def require_room(plan: Plan, found: Sequence[Node]) -> None:
+    """See to it that a plan fits these nodes, were they idle.
 
     Raises:
         PlacementError: it does not.
     """
-    missing = shortfall(plan, nodes())
+    missing = shortfall(plan, found)
     if missing:
         raise PlacementError(str(missing))
 
@@ -77,7 +85,7 @@ def reserve(plan: Plan, timeout_s: float) -> PlacementGroup:
     Raises:
         PlacementError: the cluster is too small, or had no room within `timeout_s` seconds.
     """
-    require_room(plan)
+    require_room(plan, nodes())
     bundles = [bundle.resources() for bundle in plan.bundles]
     group: PlacementGroup = placement_group(bundles, strategy=plan.strategy, name=_unique(plan.name))
     try:

@@ -4,7 +4,7 @@ import os
 import secrets
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -19,6 +19,8 @@ from cluster import TELEMETRY_OFF
 from cluster.config import ClusterConfig
 from cluster.job import Job
 from cluster.package import PACKAGES, ROOT
+from cluster.placement import nodes, require_room, this_node
+from cluster.plan import Plan
 from cluster.watchdog import guarded
 
 LOCAL = "local"  # Ray's word for a cluster of one's own
@@ -47,9 +49,29 @@ def session(config: ClusterConfig) -> Iterator[Session]:
         ConnectionError: the named cluster cannot be joined.
     """
     _keep_ray_off_the_screen()
-    address = config.address or os.environ.get("RAY_ADDRESS") or LOCAL
+    address = _address(config)
     with _private_ray() if address == LOCAL else _joined(address) as scratch, _terminated_as_interrupted():
         yield Session(local=address == LOCAL, scratch=scratch)
+
+
+def check_room(config: ClusterConfig, plans: Iterable[Plan]) -> None:
+    """See to it that the cluster has room for each of these plans, were it idle: before anything that takes longer.
+
+    Raises:
+        PlacementError: it has not.
+        ConnectionError: the named cluster cannot be joined.
+    """
+    if _address(config) == LOCAL:
+        found = [this_node()]
+    else:
+        with session(config):
+            found = nodes()
+    for plan in dict.fromkeys(plans):
+        require_room(plan, found)
+
+
+def _address(config: ClusterConfig) -> str:
+    return config.address or os.environ.get("RAY_ADDRESS") or LOCAL
 
 
 def _keep_ray_off_the_screen() -> None:

@@ -60,11 +60,13 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
 
     task = TaskFiles.open(config, file)
     check_storage([config.checkpoint], file)
-    # ray, torch and transformers: seconds that --help and most bad input need not wait for
-    from cluster.placement import require_room
-    from cluster.session import session
+    # ray, then torch and transformers: seconds that --help and most bad input need not wait for
+    from cluster.session import check_room, session
+    from orchestrator.crew.plans import plan_of
+
+    if not resume:  # else the run may be over
+        check_room(config.cluster, [plan_of(config)])
     from orchestrator.crew.crews import Crews
-    from orchestrator.crew.worker_specs import plan_of
     from orchestrator.experiment import Experiment, check_problems
     from orchestrator.run_spec import RunSpec
 
@@ -78,7 +80,6 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     )
     check_problems(spec)
     with tracking(config, runs) as tracker, session(config.cluster) as ray_session:
-        require_room(plan_of(config))
         Experiment(spec, Crews(ray_session), console).run(tracker)
     console.print(f"recorded in {spec.folder}", **PLAIN)
 

@@ -20,8 +20,8 @@ from orchestrator.checkpoints.storage_check import check_storage
 from orchestrator.config import CheckpointConfig, ExperimentConfig
 from orchestrator.config_errors import ConfigError
 from orchestrator.crew.crews import Crews
+from orchestrator.crew.plans import plan_of
 from orchestrator.crew.standing import CrewRequest
-from orchestrator.crew.worker_specs import plan_of
 from orchestrator.disk import DiskTooSmall, check_room, checkpoint_bytes, free_bytes, room_needed, size_text
 from orchestrator.experiment import Experiment
 from orchestrator.model_files import find_model

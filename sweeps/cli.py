@@ -51,16 +51,18 @@ def compare(
     if not arms:
         raise ConfigError(file, "arms", MISSING, "at least one arm to compare; this file has none")
     models = {arm: find_model(config, file) for arm, config in arms.items()}
-    from cluster.placement import require_room
-    from cluster.session import session
+    from cluster.session import check_room, session
     from orchestrator.checkpoints.storage_check import check_storage
-    from orchestrator.crew.worker_specs import plan_of
+    from orchestrator.crew.plans import plan_of
+
+    check_storage([config.checkpoint for config in arms.values()], file)
+    if not resume:  # else the runs may be over
+        check_room(arms[next(iter(arms))].cluster, map(plan_of, arms.values()))
     from orchestrator.experiment import check_problems
     from orchestrator.run_spec import RunSpec
     from orchestrator.task_problems import TaskFiles
     from sweeps.compare import Comparison
 
-    check_storage([config.checkpoint for config in arms.values()], file)
     faults = faults_from_environment()
     specs = [
         RunSpec(
@@ -81,8 +83,6 @@ def compare(
     for spec in specs:
         check_problems(spec)
     with tracking(specs[0].config, runs) as tracker, session(specs[0].config.cluster) as ray_session:
-        for spec in specs:
-            require_room(plan_of(spec.config))
         comparison.run(tracker, ray_session)
 
 

@@ -21,11 +21,14 @@ def sweep(
     swept = SweepFile.read(file, overrides or [])
     config = swept.baseline_config()
     model = find_model(config, swept.experiment.path)
-    from cluster.placement import require_room
-    from cluster.session import session
+    from cluster.session import check_room, session
     from orchestrator.checkpoints.storage_check import check_storage
+    from orchestrator.crew.plans import plan_of
+
+    check_storage([config.checkpoint], swept.experiment.path)
+    if not resume:  # else the trials may be over
+        check_room(config.cluster, [plan_of(config)])
     from orchestrator.crew.crews import Crews
-    from orchestrator.crew.worker_specs import plan_of
     from orchestrator.experiment import check_problems
     from orchestrator.run_spec import RunSpec
     from orchestrator.task_problems import TaskFiles
@@ -34,7 +37,6 @@ def sweep(
     from sweeps.study.study import Study
     from sweeps.study.trial import Grounds
 
-    check_storage([config.checkpoint], swept.experiment.path)
     template = RunSpec(
         config=config,
         model=model,
@@ -56,7 +58,6 @@ def sweep(
             session(config.cluster) as ray_session,
             Crews(ray_session, warm=True) as crews,
         ):
-            require_room(plan_of(config))
             grounds = Grounds(
                 sweep=swept,
                 template=template,

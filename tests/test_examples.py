@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.crew.worker_specs import plan_of, transfer_backend
+from orchestrator.crew.plans import plan_of
+from orchestrator.crew.worker_specs import transfer_backend
 from orchestrator.experiment_file import ExperimentFile
 from orchestrator.model_files import find_model
 from orchestrator.yaml_files import read_mapping

@@ -13,6 +13,7 @@ from orchestrator import disk
 from orchestrator.config import ExperimentConfig
 from orchestrator.crew import worker_specs
 from orchestrator.crew.crew import Crew
+from orchestrator.crew.plans import plan_of
 from orchestrator.crew.restarts import Restarts, Tell
 from orchestrator.crew.workers import REAL, Roles, scratch, workers
 from orchestrator.model_files import ModelFiles
@@ -49,7 +50,7 @@ class StandingCrew:
 
     def __init__(self, request: CrewRequest, session: Session) -> None:
         """Define a crew; nothing is placed."""
-        self.plan = worker_specs.plan_of(request.config)
+        self.plan = plan_of(request.config)
         self._started_with = request.roles, *worker_specs.started_with(request.config, request.model, session)
         self._session = session
         self._stack = ExitStack()

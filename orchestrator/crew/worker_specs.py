@@ -7,31 +7,13 @@ from actors.config import LearnerConfig, RolloutConfig
 from actors.faults import Faults
 from actors.learner import LearnerSpec
 from actors.rollout_worker import EngineSpec
-from cluster.plan import Bundle, Plan, Seat
 from cluster.session import Session
 from cluster.waiting import Patience
 from orchestrator.config import ExperimentConfig
+from orchestrator.crew.plans import plan_of
 from orchestrator.model_files import ModelFiles
 
 LONGEST_KV_BLOCK = 128  # tokens; vLLM's on CPUs. The self-test needs a prompt longer than two of them
-
-
-def plan_of(config: ExperimentConfig) -> Plan:
-    """What the run needs: its rollout workers, then its learner nodes, then the scheduler, who has no GPU.
-
-    Colocated, rollout worker i and learner rank i are one bundle.
-    """
-    rollout = Seat(role="rollout", cpus=config.rollout.cpus_per_worker, gpus=config.rollout.gpus_per_worker)
-    learner = Seat(role="learner", cpus=config.learner.cpus_per_worker, gpus=config.learner.gpus_per_worker)
-    scheduler = Bundle(seats=(Seat(role="scheduler", cpus=0.1, gpus=0.0),))
-    if config.cluster.colocate:
-        together = [Bundle(seats=(rollout, learner))] * config.learner.workers
-    else:
-        ranks, most = config.learner.workers, config.learner.workers_per_node or 1
-        nodes = [min(most, ranks - first) for first in range(0, ranks, most)]
-        engines = [Bundle(seats=(rollout,))] * config.rollout.workers
-        together = [*engines, *[Bundle(seats=(learner,) * count) for count in nodes]]
-    return Plan(bundles=(*together, scheduler), strategy=config.cluster.strategy, name=config.name)
 
 
 def patience_of(config: ExperimentConfig) -> Patience:

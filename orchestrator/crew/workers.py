@@ -17,6 +17,7 @@ from orchestrator.config import ExperimentConfig
 from orchestrator.crew import worker_specs
 from orchestrator.crew.crew import Crew
 from orchestrator.crew.engines import Engines
+from orchestrator.crew.plans import plan_of
 from orchestrator.crew.restarts import Restarts, Tell
 from orchestrator.crew.staff import learner_staff, rollout_staff
 from orchestrator.model_files import ModelFiles
@@ -56,7 +57,7 @@ def workers(  # noqa: PLR0913, PLR0917 - one for each part
     patience = worker_specs.patience_of(config)
     with ExitStack() as stack:
         place = stack.enter_context(scratch(session))
-        slots = stack.enter_context(reserved(worker_specs.plan_of(config), config.cluster.placement_timeout_s))
+        slots = stack.enter_context(reserved(plan_of(config), config.cluster.placement_timeout_s))
         sampling = rollout_staff(config, model, faults, roles.rollout)
         learning = learner_staff(config, model, faults, roles.learner)
         rollouts = Pool(
@@ -117,7 +118,7 @@ def engines(config: ExperimentConfig, model: ModelFiles, session: Session, tell:
     """
     with ExitStack() as stack:
         place = stack.enter_context(scratch(session))
-        plan = worker_specs.plan_of(config).only("rollout")
+        plan = plan_of(config).only("rollout")
         slots = stack.enter_context(reserved(plan, config.cluster.placement_timeout_s))
         sampling = rollout_staff(config, model, Faults())
         rollouts = Pool(

@@ -28,6 +28,7 @@ from orchestrator.config import ExperimentConfig
 from orchestrator.crew import crews, standing, worker_specs
 from orchestrator.crew.crew import Crew
 from orchestrator.crew.crews import Crews
+from orchestrator.crew.plans import plan_of
 from orchestrator.crew.restarts import Restarts, Tell
 from orchestrator.crew.standing import CrewRequest
 from orchestrator.crew.workers import Roles
@@ -55,7 +56,7 @@ class Cluster:
         return [one for one in self.placed if one not in self.gone]
 
     def nodes(self) -> list[Node]:
-        plan = worker_specs.plan_of(self.config())
+        plan = plan_of(self.config())
         return [Node(cpus=self.room * sum(bundle.cpus for bundle in plan.bundles), gpus=0.0)]
 
     @contextmanager
@@ -407,7 +408,7 @@ def test_workers_that_are_given_back_after_the_end_are_ended_too(cluster: Cluste
 
 
 def test_room_is_counted_in_what_the_workers_of_a_run_need(cluster: Cluster) -> None:
-    plan = worker_specs.plan_of(cluster.config())
+    plan = plan_of(cluster.config())
     assert Bundle(seats=(Seat(role="scheduler", cpus=0.1, gpus=0.0),)) in plan.bundles
     cluster.room = 2
     with Crews(cluster.session, warm=True) as keeper, keeper.lend(cluster.request()):

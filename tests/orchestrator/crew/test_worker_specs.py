@@ -1,7 +1,6 @@
 """What workers are started with: read off the config, with nothing started."""
 
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from experiment_files import resolved
 from actors.config import LearnerConfig
 from actors.faults import Faults
 from actors.scheduler import Scheduler
-from cluster.plan import Bundle, Plan, Seat
 from cluster.session import Session
 from cluster.waiting import Patience
 from orchestrator.config import ExperimentConfig
@@ -30,46 +28,6 @@ def file(tmp_path: Path) -> Path:
 
 def of(file: Path, changes: dict[str, Any] | None = None) -> ExperimentConfig:
     return resolved(file, changes or {})
-
-
-SCHEDULER = Bundle(seats=(Seat(role="scheduler", cpus=0.1, gpus=0.0),))
-
-
-def test_the_plan_has_a_place_for_every_worker_role_by_role(file: Path) -> None:
-    config = of(
-        file,
-        {
-            "rollout": {"workers": 2, "cpus_per_worker": 1.5, "gpus_per_worker": 2, "tensor_parallel_size": 2},
-            "learner": {"workers": 3, "cpus_per_worker": 2.0, "gpus_per_worker": 1},
-            "cluster": {"strategy": "SPREAD"},
-        },
-    )
-    rollout = Bundle(seats=(Seat(role="rollout", cpus=1.5, gpus=2.0),))
-    learner = Bundle(seats=(Seat(role="learner", cpus=2.0, gpus=1.0),))
-    assert worker_specs.plan_of(config) == Plan(
-        bundles=(*[rollout] * 2, *[learner] * 3, SCHEDULER), strategy="SPREAD", name=config.name
-    )
-
-
-def test_ranks_that_a_node_must_hold_together_are_one_bundle(file: Path) -> None:
-    config = of(file, {"learner": {"workers": 5, "workers_per_node": 2}})
-    learner = Seat(role="learner", cpus=0.25, gpus=0.0)
-    nodes = [bundle for bundle in worker_specs.plan_of(config).bundles if learner in bundle.seats]
-    assert nodes == [Bundle(seats=(learner,) * count) for count in (2, 2, 1)]
-
-
-def test_colocated_an_engine_and_a_rank_are_one_bundle(file: Path) -> None:
-    gpus = {"workers": 2, "gpus_per_worker": 0.5}
-    config = of(file, {"rollout": gpus, "learner": gpus, "cluster": {"colocate": True}})
-    pair = Bundle(seats=tuple(Seat(role=role, cpus=0.25, gpus=0.5) for role in ("rollout", "learner")))
-    assert worker_specs.plan_of(config).bundles == (pair, pair, SCHEDULER)
-    assert worker_specs.plan_of(config).bundles[0].resources() == {"CPU": 0.5, "GPU": 1.0}
-
-
-def test_the_roles_of_the_plan_are_those_whose_restarts_are_counted(file: Path) -> None:
-    config = of(file)
-    roles = Counter(seat.role for seat in worker_specs.plan_of(config).seats)
-    assert set(roles) == set(config.cluster.restarts.model_dump())
 
 
 def test_patience_is_as_the_cluster_block_says(file: Path) -> None:
