@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from actors.config import LearnerConfig
-from actors.corrections import CorrectionSums, TokenWeights
+from actors.corrections import CorrectionSums
 from actors.gradient_noise import HalfSums
 from actors.logprob_pairs import NonFiniteLogprob
 from actors.losses import ClipRange, policy_gradient_loss, token_divisors
@@ -79,7 +79,8 @@ class GradientPass:
         self, sequences: Sequence[TrainSequence], advantages: Advantages, shard: LearnerShard
     ) -> GradientReport:
         batch = PaddedBatch(sequences, self._model.device)
-        expected = self._expected_gradient(advantages, batch.lengths, shard)
+        divisors = self._divisors(batch.lengths, shard)
+        expected = self._expected_gradient(advantages, divisors, shard)
         scores = self._model(batch.input_ids, batch.positions, batch.targets, expected=expected)
         train = scores.logprobs.detach().cpu().numpy()
         rollout = _joined([sequence.rollout_logprobs for sequence in sequences], np.float32)
@@ -89,7 +90,7 @@ class GradientPass:
             records = zip(pieces, advantages, strict=True)
             self.tokens.append([TokenRecord(train_logprobs=piece, advantages=values) for piece, values in records])
         weighed = self._config.correction.weigh(train, rollout, batch.lengths)
-        loss = self._loss(scores.logprobs, advantages, weighed, batch.lengths, shard)
+        loss = self._loss(scores.logprobs, advantages, weighed.weights / divisors)
         # FSDP2 averages gradients over ranks; the divisors are those of the whole step, so ours must add up.
         (loss * (self._world_size * self._loss_scale(shard))).backward()
         return GradientReport(
@@ -99,26 +100,24 @@ class GradientPass:
             loss=float(loss.detach()),
         )
 
-    def _loss(
-        self, logprobs: Tensor, advantages: Advantages, weighed: TokenWeights, lengths: list[int], shard: LearnerShard
-    ) -> Tensor:
-        divisors = token_divisors(
+    def _divisors(self, lengths: list[int], shard: LearnerShard) -> Floats:
+        """[tokens] what each token's share of the loss is divided by."""
+        of_sequences = token_divisors(
             self._config.loss, lengths, shard.num_tokens, shard.num_sequences, self._max_response_tokens
         )
-        weights = weighed.weights / np.repeat(divisors, lengths)
+        return np.repeat(of_sequences, lengths)
+
+    def _loss(self, logprobs: Tensor, advantages: Advantages, weights: Floats) -> Tensor:
         return policy_gradient_loss(
             logprobs, logprobs.detach(), _like(logprobs, _joined(advantages)), _like(logprobs, weights), self._clip
         )
 
-    def _expected_gradient(self, advantages: Advantages, lengths: list[int], shard: LearnerShard) -> Tensor | None:
+    def _expected_gradient(self, advantages: Advantages, divisors: Floats, shard: LearnerShard) -> Tensor | None:
         """The gradient of the log-probs, which is known before they are where no correction waits for them."""
         if self._config.correction.kind != "none":
             return None
-        divisors = token_divisors(
-            self._config.loss, lengths, shard.num_tokens, shard.num_sequences, self._max_response_tokens
-        )
         factor = self._world_size * self._loss_scale(shard)
-        values = -factor * _joined(advantages) / np.repeat(divisors, lengths)
+        values = -factor * _joined(advantages) / divisors
         return torch.from_numpy(values).to(self._model.device)
 
     def _loss_scale(self, shard: LearnerShard) -> float:

@@ -54,7 +54,7 @@ def session(config: ClusterConfig) -> Iterator[Session]:
         yield Session(local=address == LOCAL, scratch=scratch)
 
 
-def check_room(config: ClusterConfig, plans: Iterable[Plan]) -> None:
+def check_cluster(config: ClusterConfig, plans: Iterable[Plan]) -> None:
     """See to it that the cluster has room for each of these plans, were it idle: before anything that takes longer.
 
     Raises:

@@ -61,11 +61,11 @@ def run(  # noqa: PLR0913, PLR0917 - one for each option
     task = TaskFiles.open(config, file)
     check_storage([config.checkpoint], file)
     # ray, then torch and transformers: seconds that --help and most bad input need not wait for
-    from cluster.session import check_room, session
+    from cluster.session import check_cluster, session
     from orchestrator.crew.plans import plan_of
 
     if not resume:  # else the run may be over
-        check_room(config.cluster, [plan_of(config)])
+        check_cluster(config.cluster, [plan_of(config)])
     from orchestrator.crew.crews import Crews
     from orchestrator.experiment import Experiment, check_problems
     from orchestrator.run_spec import RunSpec

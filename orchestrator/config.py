@@ -154,9 +154,13 @@ class ExperimentConfig(Settings):
         return self
 
     @model_validator(mode="after")
-    def _stand_ins_have_no_model_to_export(self) -> Self:
-        if self.simulation is not None and self.export is not None:
+    def _stand_ins_have_no_model(self) -> Self:
+        if self.simulation is None:
+            return self
+        if self.export is not None:
             raise FieldRule("export", "nothing in a simulated run, which has no model")
+        if self.checkpoint is not None and self.checkpoint.storage is not None:
+            raise FieldRule("checkpoint.storage", "null in a simulated run, whose stand-ins write to the run's folder")
         return self
 
     @model_validator(mode="after")

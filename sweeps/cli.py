@@ -51,13 +51,13 @@ def compare(
     if not arms:
         raise ConfigError(file, "arms", MISSING, "at least one arm to compare; this file has none")
     models = {arm: find_model(config, file) for arm, config in arms.items()}
-    from cluster.session import check_room, session
+    from cluster.session import check_cluster, session
     from orchestrator.checkpoints.storage_check import check_storage
     from orchestrator.crew.plans import plan_of
 
     check_storage([config.checkpoint for config in arms.values()], file)
     if not resume:  # else the runs may be over
-        check_room(arms[next(iter(arms))].cluster, map(plan_of, arms.values()))
+        check_cluster(arms[next(iter(arms))].cluster, map(plan_of, arms.values()))
     from orchestrator.experiment import check_problems
     from orchestrator.run_spec import RunSpec
     from orchestrator.task_problems import TaskFiles

@@ -21,13 +21,13 @@ def sweep(
     swept = SweepFile.read(file, overrides or [])
     config = swept.baseline_config()
     model = find_model(config, swept.experiment.path)
-    from cluster.session import check_room, session
+    from cluster.session import check_cluster, session
     from orchestrator.checkpoints.storage_check import check_storage
     from orchestrator.crew.plans import plan_of
 
     check_storage([config.checkpoint], swept.experiment.path)
     if not resume:  # else the trials may be over
-        check_room(config.cluster, [plan_of(config)])
+        check_cluster(config.cluster, [plan_of(config)])
     from orchestrator.crew.crews import Crews
     from orchestrator.experiment import check_problems
     from orchestrator.run_spec import RunSpec

@@ -69,3 +69,12 @@ def test_metrics_of_recorded_log_probs_are_one_json_object(tiny: Path) -> None:
 
 def test_a_command_without_its_argument_is_a_mistake(tiny: Path) -> None:
     assert mistake(tiny, "run") == "Missing argument 'E.yaml'."
+
+
+def test_a_plan_that_does_not_fit_is_told_before_anything_is_started_or_written(tiny: Path) -> None:
+    finished = evenkeel("compare", "tiny.yaml", "--set", "rollout.workers=1000", cwd=tiny)
+    assert finished.returncode == 1
+    [line] = finished.stderr.splitlines()
+    assert line.startswith("evenkeel: the cluster has no room: needs 1000 x rollout (0.25 CPU), ")
+    assert "missing: nodes for " in line
+    assert not (tiny / "runs").exists()
