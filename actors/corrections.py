@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from actors.logprob_pairs import CLIP
 from actors.misfit import Misfit
 from actors.settings import Settings
-from actors.statistics import CLIP
 from actors.sums import MAX, SUM, Sums
 
 Floats = NDArray[np.float64]

@@ -1,21 +1,16 @@
 """Training-inference mismatch as sums, counts and extremes, which merge exactly over any split of the sequences."""
 
 import math
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from actors.logprob_pairs import Block, Floats, LogprobPairs, NonFiniteLogprob
+from actors.logprob_pairs import CLIP, LogprobPairs, NonFiniteLogprob
 from actors.sums import MAX, MIN, SUM, Sums
 
 __all__ = ["MismatchSums", "NonFiniteLogprob"]
-
-CLIP = 20.0  # nats; bounds what goes into an exponential
-SMALL_RATIO = 0.01  # with a mean rho above it, the sums of rho and rho^2 follow from that of rho - 1, good to 1e-11
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +75,13 @@ class MismatchSums(Sums):
             NonFiniteLogprob: the first log-prob that is NaN or infinite.
             ValueError: an array of the wrong shape or type, or lengths that do not add up to T.
         """
+        # Only who reduces log-probs needs the compiler, which takes a fifth of a second to load.
+        from actors.sequence_sums import sequence_sums  # noqa: PLC0415
+
         pairs = LogprobPairs(train, rollout, lengths)
-        totals = np.empty((3, pairs.lengths.size))
-        parts = _parts(pairs, totals)
+        sums = sequence_sums(pairs.train, pairs.rollout, pairs.ends)
         with np.errstate(all="ignore"):
-            whole = _sequence_sums(totals, pairs.lengths).merge(*parts)
+            whole = _of_sequences(sums, np.diff(pairs.ends, prepend=0))
         if not math.isfinite(whole.train_log_ppl + whole.kl):  # cheaper than to look at every token beforehand
             pairs.refuse_nonfinite()
         return whole
@@ -119,33 +116,23 @@ class MismatchSums(Sums):
         }
 
 
-def _parts(pairs: LogprobPairs, totals: Floats) -> list[MismatchSums]:
-    """The token sums of each block, in order whoever computed them; writes to `totals` what `_block_sums` does."""
-
-    def share_of(share: int) -> list[MismatchSums]:
-        with np.errstate(all="ignore"):
-            return [_block_sums(block, totals[:, block.sequences]) for block in pairs.blocks(share, shares)]
-
-    shares = max(1, min(_threads(), pairs.num_blocks))
-    if shares == 1:
-        return share_of(0)
-    with ThreadPoolExecutor(shares) as threads:
-        dealt = list(threads.map(share_of, range(shares)))
-    return [dealt[block % shares][block // shares] for block in range(pairs.num_blocks)]
-
-
-def _threads() -> int:
-    """As many as this process may use: what the others in it go by, too."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdecimal() else len(os.sched_getaffinity(0))
-
-
-def _sequence_sums(totals: Floats, lengths: NDArray[np.int64]) -> MismatchSums:
-    """What follows from the sums of a, b and d over each sequence, the rows of `totals` [3, N]."""
-    train_log_ppl, rollout_log_ppl, log_ppl_diff = -totals / lengths
-    diff = totals[2]
+def _of_sequences(sums: NDArray[np.float64], lengths: NDArray[np.int64]) -> MismatchSums:
+    """What follows from the rows of `sequence_sums` [., N] and the number of tokens of each sequence [N]."""
+    train_log_ppl, rollout_log_ppl, log_ppl_diff = -sums[:3] / lengths
+    diff = sums[2]
+    totals, largest = sums[3:9].sum(axis=1), sums[9:].max(axis=1, initial=-math.inf)
+    abs_diff, k3, prob_abs_diff, chi2, ratio, ratio_squared = totals.tolist()
     return MismatchSums(
+        tokens=int(lengths.sum()),
         kl=-float(diff.sum()),
+        k3_kl=k3,
+        token_abs_diff=abs_diff,
+        token_abs_diff_max=float(largest[0]),
+        prob_abs_diff=prob_abs_diff,
+        prob_abs_diff_max=float(largest[1]),
+        chi2_token=chi2,
+        ratio=ratio,
+        ratio_squared=ratio_squared,
         sequences=lengths.size,
         train_log_ppl=float(train_log_ppl.sum()),
         rollout_log_ppl=float(rollout_log_ppl.sum()),
@@ -158,64 +145,4 @@ def _sequence_sums(totals: Floats, lengths: NDArray[np.int64]) -> MismatchSums:
         log_ppl_diff_min=float(log_ppl_diff.min(initial=math.inf)),
         ppl_ratio=float(np.exp(np.clip(log_ppl_diff, -CLIP, CLIP)).sum()),
         chi2_seq=float(np.expm1(2 * np.clip(diff, -CLIP, CLIP)).sum()),
-    )
-
-
-def _block_sums(block: Block, totals: Floats) -> MismatchSums:
-    """The token sums of one block; writes the sums of a, b and d over each of its sequences to `totals` [3, N]."""
-    diff, size = block.work[:2]
-    np.subtract(block.train, block.rollout, out=diff)
-    for column, total in zip((block.train, block.rollout, diff), totals, strict=True):
-        np.add.reduceat(column, block.starts, out=total)
-    largest = float(np.abs(diff, out=size).max())
-    if largest <= CLIP:
-        sums = _fast_sums(block, largest, float(totals[2].sum()))
-        if sums.ratio > SMALL_RATIO * sums.tokens:
-            return sums
-    return _termwise_sums(block)
-
-
-def _fast_sums(block: Block, largest: float, diff_total: float) -> MismatchSums:
-    """Token sums with only two exponentials a token, where nothing is clipped; uses up d and abs(d) in `block.work`."""
-    diff, _, excess, gap = block.work
-    np.expm1(diff, out=excess)  # rho - 1
-    np.exp(block.rollout, out=gap)
-    np.multiply(gap, excess, out=gap)  # exp(a) - exp(b) without cancellation
-    np.abs(gap, out=gap)
-    np.subtract(excess, diff, out=diff)
-    np.square(excess, out=excess)
-    k3_kl, token_abs_diff, excess_squared, prob_abs_diff = block.work.sum(axis=1).tolist()
-    excess_total = k3_kl + diff_total
-    chi2 = excess_squared + 2 * excess_total  # rho^2 - 1 = (rho - 1)^2 + 2 (rho - 1)
-    return MismatchSums(
-        tokens=diff.size,
-        k3_kl=k3_kl,
-        token_abs_diff=token_abs_diff,
-        token_abs_diff_max=largest,
-        prob_abs_diff=prob_abs_diff,
-        prob_abs_diff_max=float(gap.max()),
-        chi2_token=chi2,
-        ratio=diff.size + excess_total,
-        ratio_squared=diff.size + chi2,
-    )
-
-
-def _termwise_sums(block: Block) -> MismatchSums:
-    """Token sums whatever d is, each term on its own: for the rare block that is clipped or has next to no rho left."""
-    diff = block.train - block.rollout
-    size = np.abs(diff)
-    clipped = np.clip(diff, -CLIP, CLIP)
-    ratio = np.exp(clipped)
-    excess = np.expm1(clipped)
-    gap = np.exp(np.maximum(block.train, block.rollout)) * -np.expm1(-size)
-    return MismatchSums(
-        tokens=diff.size,
-        k3_kl=float((excess - diff).sum()),
-        token_abs_diff=float(size.sum()),
-        token_abs_diff_max=float(size.max()),
-        prob_abs_diff=float(gap.sum()),
-        prob_abs_diff_max=float(gap.max()),
-        chi2_token=float((excess * (ratio + 1)).sum()),
-        ratio=float(ratio.sum()),
-        ratio_squared=float(np.square(ratio).sum()),
     )

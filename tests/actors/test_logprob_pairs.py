@@ -1,43 +1,32 @@
-"""Checks of the input of the mismatch statistics, and its cutting into blocks."""
+"""Checks of the input of the mismatch statistics."""
 
 import pickle
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from actors import logprob_pairs
 from actors.logprob_pairs import LogprobPairs, NonFiniteLogprob
 
 
-def test_blocks_hold_whole_sequences_in_order_and_leave_out_the_empty_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logprob_pairs, "BLOCK_TOKENS", 4)
-    lengths = [0, 3, 0, 2, 9, 1, 1, 0]
+def test_empty_sequences_are_left_out() -> None:
     train = -np.arange(16.0)
-    pairs = LogprobPairs(train, 2 * train, lengths)
-    assert pairs.lengths.tolist() == [3, 2, 9, 1, 1]
-    seen = []
-    for block in pairs.blocks():
-        ends = np.append(block.starts[1:], block.train.size)
-        assert (ends - block.starts).tolist() == pairs.lengths[block.sequences].tolist()
-        assert block.work.shape == (4, block.train.size)
-        np.testing.assert_array_equal(block.rollout, 2 * block.train)
-        seen.append(block.train.copy())
-    assert len(seen) > 1
-    np.testing.assert_array_equal(np.concatenate(seen), train)
+    pairs = LogprobPairs(train, 2 * train, [0, 3, 0, 2, 9, 1, 1, 0])
+    assert pairs.ends.tolist() == [3, 5, 14, 15, 16]
+    assert LogprobPairs([], [], []).ends.tolist() == LogprobPairs([], [], [0, 0]).ends.tolist() == []
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_every_float_type_becomes_float64(dtype: type) -> None:
-    column: NDArray[np.floating] = np.array([-0.5, -1.5, -0.25], dtype=dtype)
-    (block,) = LogprobPairs(column, column, [1, 2]).blocks()
-    assert block.train.dtype == block.rollout.dtype == np.float64
-    assert block.train.tolist() == [-0.5, -1.5, -0.25]
+@pytest.mark.parametrize("dtypes", [(np.float16, np.float16), (np.float32, np.float64), (np.float64, np.float16)])
+def test_columns_that_are_not_both_float32_become_float64(dtypes: tuple[type, type]) -> None:
+    train, rollout = (np.array([-0.5, -1.5, -0.25], dtype=dtype) for dtype in dtypes)
+    pairs = LogprobPairs(train, rollout, [1, 2])
+    assert pairs.train.dtype == pairs.rollout.dtype == np.float64
+    assert pairs.train.tolist() == pairs.rollout.tolist() == [-0.5, -1.5, -0.25]
 
 
-def test_a_batch_without_tokens_has_no_blocks() -> None:
-    assert list(LogprobPairs([], [], []).blocks()) == []
-    assert list(LogprobPairs([], [], [0, 0]).blocks()) == []
+def test_columns_are_taken_as_they_are_where_that_can_be() -> None:
+    train = np.array([-0.5, -1.5, -0.25], np.float32)
+    assert LogprobPairs(train, train, [1, 2]).train is train
+    assert LogprobPairs(train[::2], train[::2], [2]).train.flags.c_contiguous
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 import actors.statistics
-from actors import logprob_pairs
 from actors.statistics import MismatchSums, NonFiniteLogprob
 
 VECTORS = sorted((Path(__file__).parents[1] / "data" / "vectors").glob("mismatch_*.json"))
@@ -93,23 +92,9 @@ def test_there_are_vectors_to_meet() -> None:
 
 
 @pytest.mark.parametrize("drift", [0.0, 1e-4, 0.02, 1.0, 4.0, 12.0])
-@pytest.mark.parametrize("block_tokens", [7, 131_072])
-def test_the_metrics_equal_those_of_plain_loops(
-    drift: float, block_tokens: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logprob_pairs, "BLOCK_TOKENS", block_tokens)
+def test_the_metrics_equal_those_of_plain_loops(drift: float) -> None:
     pairs = sequence_batch(3, [5, 0, 1, 40, 1, 0, 13, 300], drift)
     assert sums_of(pairs).metrics() == pytest.approx(metrics_by_loops(pairs), rel=1e-9, abs=1e-15)
-
-
-def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logprob_pairs, "BLOCK_TOKENS", 7)
-    pairs = sequence_batch(4, [5, 0, 1, 40, 1, 0, 13, 300, 9, 9, 9], 0.1)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    alone = sums_of(pairs)
-    for threads in ("2", "3", "64"):
-        monkeypatch.setenv("OMP_NUM_THREADS", threads)
-        assert sums_of(pairs) == alone
 
 
 @pytest.mark.parametrize("drift", [-3.0, -4.7, -12.0, -19.9, -35.0, 35.0])
