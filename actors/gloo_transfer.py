@@ -3,14 +3,14 @@
 NCCL and CUDA IPC come with vLLM; this one is of the same make. Importing the module registers both of its ends.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
+from torch import Tensor
 from torch.distributed import BroadcastOptions, PrefixStore, ProcessGroup, Store, Work
 from vllm.distributed.utils import init_gloo_process_group
 from vllm.distributed.weight_transfer import WeightTransferEngineFactory, WeightTransferTrainerFactory
@@ -27,8 +27,8 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from actors.rendezvous import Rendezvous, join
+from actors.weight_buckets import BUCKET_BYTES, Bucket, BucketSource, LentMemory, buckets, num_bytes, pieces
 
-BUCKET_BYTES = 32 * 2**20
 TIMEOUT = timedelta(minutes=2)  # for one side to wait for the other
 
 
@@ -48,34 +48,24 @@ class GlooUpdateInfo(WeightTransferUpdateInfo):
     names: list[str]
     dtype_names: list[str]
     shapes: list[list[int]]
+    further_names: dict[str, str] = field(default_factory=dict)  # of tensors that are loaded under two, by the second
 
     @staticmethod
-    def of(metadata: Sequence[ParamMeta]) -> "GlooUpdateInfo":
-        """The wire form of a source's metadata."""
+    def of(source: BucketSource) -> "GlooUpdateInfo":
+        """What a source sends: tensors that have two names travel once."""
+        further = source.further_names()
+        metadata = [meta for meta in source.metadata() if meta.name not in further]
         return GlooUpdateInfo(
             names=[meta.name for meta in metadata],
             dtype_names=[str(meta.dtype).removeprefix("torch.") for meta in metadata],
             shapes=[list(meta.shape) for meta in metadata],
+            further_names=further,
         )
 
     def metadata(self) -> list[ParamMeta]:
         """The metadata this was made of."""
         fields = zip(self.names, self.dtype_names, self.shapes, strict=True)
         return [ParamMeta(name, getattr(torch, dtype), tuple(shape)) for name, dtype, shape in fields]
-
-
-def buckets(metadata: Sequence[ParamMeta], limit_bytes: int) -> list[list[ParamMeta]]:
-    """Consecutive tensors of one dtype packed into buckets of at most `limit_bytes` (a larger tensor is alone)."""
-    packed: list[list[ParamMeta]] = []
-    room = 0
-    for meta in metadata:
-        size = prod(meta.shape) * meta.dtype.itemsize
-        if not packed or size > room or meta.dtype != packed[-1][0].dtype:
-            packed.append([])
-            room = limit_bytes
-        packed[-1].append(meta)
-        room -= size
-    return packed
 
 
 class GlooWeightTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
@@ -87,6 +77,7 @@ class GlooWeightTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo
 
     def init_transfer_engine(self, init_info: GlooInitInfo) -> None:
         """Join the sender's group."""
+        self._memory = LentMemory(BUCKET_BYTES)
         self._group = _group_of(
             join(init_info.address, init_info.world_size),
             rank=init_info.rank_offset + self.parallel_config.rank,
@@ -104,23 +95,23 @@ class GlooWeightTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo
     def receive_weights(self, update_info: GlooUpdateInfo) -> None:
         """Receive bucket after bucket and hand its tensors to the model; the next arrives while one is loaded."""
         packed = buckets(update_info.metadata(), BUCKET_BYTES)
-        with ThreadPoolExecutor(max_workers=1) as side:
-            arriving = [side.submit(self._receive, bucket) for bucket in packed[:1]]
-            for number, bucket in enumerate(packed, start=1):
-                flat = arriving.pop().result()
-                arriving += [side.submit(self._receive, following) for following in packed[number : number + 1]]
-                sizes = [prod(meta.shape) for meta in bucket]
-                pieces = zip(bucket, flat.split(sizes), strict=True)
-                self._load([(meta.name, piece.view(meta.shape)) for meta, piece in pieces])
+        arriving = [self._receive(bucket) for bucket in packed[:1]]
+        for number, bucket in enumerate(packed, start=1):
+            work, flat = arriving.pop()
+            work.wait()
+            arriving += [self._receive(following) for following in packed[number : number + 1]]
+            tensors = dict(zip((meta.name for meta in bucket), pieces(bucket, flat), strict=True))
+            del flat
+            also = {name: tensors[of] for name, of in update_info.further_names.items() if of in tensors}
+            self._load([*tensors.items(), *also.items()])
+            del tensors, also
 
-    def _receive(self, bucket: Sequence[ParamMeta]) -> torch.Tensor:
-        """The tensors of a bucket, one after the other."""
+    def _receive(self, bucket: Bucket) -> tuple[Work, Tensor]:
         assert self._group is not None, "init_transfer_engine comes first"
-        flat = torch.empty(sum(prod(meta.shape) for meta in bucket), dtype=bucket[0].dtype)
-        _broadcast(self._group, flat).wait()
-        return flat
+        flat = self._memory.lend(num_bytes(bucket))  # vLLM holds the tensors of a layer until it has all of them
+        return _broadcast(self._group, flat), flat
 
-    def _load(self, weights: list[tuple[str, torch.Tensor]]) -> None:
+    def _load(self, weights: list[tuple[str, Tensor]]) -> None:
         self.model.load_weights(weights)  # type: ignore[operator]  # nn.Module does not say that vLLM models have it
 
     def finish_weight_update(self) -> None:
@@ -142,23 +133,32 @@ class GlooTrainerInitInfo(TrainerInitInfo):
     world_size: int  # the sender and all receiving workers
 
 
+class UpdateClient(VLLMWeightSyncClient, Protocol):
+    """A client that can also have a whole update taken in one call."""
+
+    def begin_update(self, update_info: dict[str, Any]) -> Callable[[], None]:
+        """Have all rollout workers take an update from start to end; returns what waits until it is in force."""
+
+
 class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
     """The sending end, on every learner rank. Only rank 0 broadcasts; the others take part in the gathering."""
 
     init_info_cls = GlooTrainerInitInfo
+    client: UpdateClient
+    source: BucketSource
     _group: ProcessGroup | None = None
 
     @classmethod
-    def trainer_init(
-        cls, init_info: GlooTrainerInitInfo, *, client: VLLMWeightSyncClient, source: WeightSource | None = None
+    def trainer_init(  # type: ignore[override]  # a client of our own
+        cls, init_info: GlooTrainerInitInfo, *, client: UpdateClient, source: WeightSource | None = None
     ) -> "GlooTrainerEngine":
         """Open the group on rank 0 and have the rollout workers join it.
 
         Raises:
-            ValueError: no source of weights was given.
+            ValueError: no source of weights was given, or one that cannot lay them into buckets.
         """
-        if source is None:
-            raise ValueError("the gloo weight transfer sends a WeightSource; none was given")
+        if not isinstance(source, BucketSource):
+            raise ValueError(f"the gloo weight transfer sends a BucketSource; {source} was given")
         engine = cls(client=client, source=source, is_sender=init_info.is_sender)
         if engine.is_sender:
             engine._open(init_info)
@@ -174,41 +174,31 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
 
     def send_weights(self) -> None:
         """Send all tensors of the source. Collective over the learner ranks."""
-        assert self.source is not None
+        info = GlooUpdateInfo.of(self.source)
+        packed = self.source.packed(buckets(info.metadata(), BUCKET_BYTES))
         if not self.is_sender:
-            for _ in self.source:
+            for _ in packed:
                 pass
             return
-        tensors = iter(self.source)
         try:
-            self._send_all(self.source.metadata(), tensors)
+            in_force = self.client.begin_update(asdict(info))
+            self._broadcast_all(packed)
+            in_force()
         except BaseException:
             self._group = None  # closes its connections: a receiver that waits for the rest learns that none will come
-            for _ in tensors:  # the other ranks gather what is left, too
+            for _ in packed:  # the other ranks gather what is left, too
                 pass
             raise
 
-    def _send_all(self, metadata: Sequence[ParamMeta], tensors: Iterator[tuple[str, torch.Tensor]]) -> None:
-        self.client.start_weight_update()
-        side = ThreadPoolExecutor(max_workers=1)
-        try:
-            answer = side.submit(self.client.update_weights, asdict(GlooUpdateInfo.of(metadata)))
-            self._broadcast_all(metadata, tensors)
-            answer.result()
-        finally:
-            side.shutdown(wait=False)  # after a failed broadcast the receivers may hang; never wait for them here
-        self.client.finish_weight_update()
-
-    def _broadcast_all(self, metadata: Sequence[ParamMeta], tensors: Iterator[tuple[str, torch.Tensor]]) -> None:
+    def _broadcast_all(self, packed: Iterator[Tensor]) -> None:
         assert self._group is not None, "the group is gone after a failed update: open the transfer anew"
-        under_way: list[tuple[Work, torch.Tensor]] = []  # with its memory, which is needed for as long
-        for bucket in buckets(metadata, BUCKET_BYTES):
-            flat = torch.cat([next(tensors)[1].reshape(-1) for _ in bucket])  # while the one before is sent
-            for work, _ in under_way:
-                work.wait()
-            under_way = [(_broadcast(self._group, flat), flat)]
-        for work, _ in under_way:
-            work.wait()
+        under_way: Work | None = None
+        for flat in packed:  # gathered while the one before is sent
+            if under_way is not None:
+                under_way.wait()
+            under_way = _broadcast(self._group, flat)
+        if under_way is not None:
+            under_way.wait()
 
 
 def _group_of(store: Store, rank: int, world_size: int) -> ProcessGroup:
@@ -216,13 +206,12 @@ def _group_of(store: Store, rank: int, world_size: int) -> ProcessGroup:
     return init_gloo_process_group(PrefixStore("weight-transfer", store), rank, world_size, TIMEOUT)
 
 
-def _broadcast(group: ProcessGroup, flat: torch.Tensor) -> Work:
-    """Begin to send `flat` to all, or to receive it; the sender is rank 0."""
+def _broadcast(group: ProcessGroup, flat: Tensor) -> Work:
+    """Begin to send bytes to all, or to receive them; the sender is rank 0. Gloo knows no bfloat16."""
     options = BroadcastOptions()
     options.rootRank = 0
     options.rootTensor = 0
-    # As bytes: gloo knows no bfloat16.
-    return group.broadcast([flat.view(torch.uint8)], options)
+    return group.broadcast([flat], options)
 
 
 WeightTransferEngineFactory.register_engine("gloo", GlooWeightTransferEngine)

@@ -144,7 +144,8 @@ class Learner:
     def connect(self, host: str, rollout_workers: Sequence[Any]) -> None:
         """Open the weight transfer to the rollout workers' actors; rank 0 sends, and listens at its address `host`."""
         # vLLM takes seconds to import, and the driver, which ships this class, never needs it.
-        from actors.weight_publisher import StateDictSource, WeightPublisher  # noqa: PLC0415
+        from actors.state_dict_source import StateDictSource  # noqa: PLC0415
+        from actors.weight_publisher import WeightPublisher  # noqa: PLC0415
 
         spec = self._spec
         if self._publisher is not None:
@@ -157,10 +158,16 @@ class Learner:
             keep=lambda name: not spec.faults.drops(name),
             change=self._as_sent,
             device=self._device,
+            tied=self._tied(),
         )
         self._publisher = WeightPublisher(
             spec.transfer, spec.rank, host, rollout_workers, source, spec.engine_processes
         )
+
+    def _tied(self) -> dict[str, str]:
+        """Under which other name a tied output head is sent, if it is the same after quantisation, too."""
+        tied = None if self._spec.quantize else self._model.tied_names()
+        return {tied[1]: tied[0]} if tied else {}
 
     def publish(self, version: int) -> None:
         """Send all weights to the rollout workers, who load them and drop their prefix cache. Errors as there."""

@@ -174,6 +174,13 @@ class RolloutWorker:
         self._weight_version = int(version)
         self._engine.update_weight_version(version)
 
+    def take_weight_update(self, request: Any, version: str) -> None:
+        """A whole update in one call, where one part is all of it. Errors as in its parts."""
+        self.start_weight_update()
+        self.update_weights(request)
+        self.finish_weight_update()
+        self.update_weight_version(version)
+
     def _abandon_update(self) -> None:
         if self._updating:
             self._engine.collective_rpc("abandon_weight_update")

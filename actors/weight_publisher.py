@@ -1,70 +1,22 @@
 """The learners' end of weight transfer: which tensors are sent, by which backend, to which rollout workers."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future
+from concurrent.futures import wait as wait_for
 from math import prod
 from typing import Any
 
-import torch
 from vllm.distributed.weight_transfer import WeightTransferTrainerFactory
-from vllm.distributed.weight_transfer.base import ParamMeta, TrainerInitInfo, WeightSource
+from vllm.distributed.weight_transfer.base import TrainerInitInfo, WeightSource, WeightTransferUpdateRequest
 from vllm.distributed.weight_transfer.clients import RayVLLMWeightSyncClient
 from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 from vllm.utils.network_utils import get_open_port
 
 from actors.gloo_transfer import GlooTrainerInitInfo
-from actors.policy_model import whole
 from actors.rollout_worker import IncompleteUpdate, PrefixCacheKept
 
 CHUNK_BYTES = 256 * 2**20  # vLLM's own 1 GiB is a lot beside an engine that fills the GPU
-Change = Callable[[str, torch.Tensor], torch.Tensor]
-
-
-def as_it_is(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor itself."""
-    return tensor
-
-
-class StateDictSource(WeightSource):
-    """All tensors of a sharded model's state dict, gathered one by one, made ready for the rollout workers and cast.
-
-    A state dict, not `named_parameters()`: that leaves out a tied output head, and the engine's own copy of the head
-    would keep its old values.
-    """
-
-    def __init__(
-        self,
-        state_dict: Callable[[], dict[str, torch.Tensor]],
-        dtype: torch.dtype,
-        keep: Callable[[str], bool],
-        change: Change = as_it_is,
-        device: torch.device | None = None,
-    ) -> None:
-        """Define the source.
-
-        Args:
-            state_dict: of the model as it is at the moment.
-            dtype: of the tensors that are sent.
-            keep: whether the tensor of a name is sent at all.
-            change: what is made of a tensor before it is cast, by name.
-            device: where tensors are gathered and sent from, whatever memory they are in; None: where they are.
-        """
-        self._state_dict = state_dict
-        self._dtype = dtype
-        self._keep = keep
-        self._change = change
-        self._device = device
-
-    def metadata(self) -> list[ParamMeta]:
-        """Name, wire dtype and full shape of every tensor, without gathering any."""
-        return [ParamMeta(name, self._dtype, tuple(tensor.shape)) for name, tensor in self._kept()]
-
-    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-        for name, tensor in self._kept():
-            yield name, self._change(name, whole(tensor, self._device)).to(self._dtype)
-
-    def _kept(self) -> Iterator[tuple[str, torch.Tensor]]:
-        return ((name, tensor) for name, tensor in self._state_dict().items() if self._keep(name))
 
 
 class VersionedClient(RayVLLMWeightSyncClient):
@@ -75,6 +27,24 @@ class VersionedClient(RayVLLMWeightSyncClient):
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         """Finish the update on all rollout workers and tell them its version."""
         super().finish_weight_update(weight_version or str(self.version))
+
+    def begin_update(self, update_info: dict[str, Any]) -> Callable[[], None]:
+        """Have all rollout workers take a whole update in one call, which is less than five one after the other.
+
+        Returns:
+            What waits until it is in force at all of them, and raises what any of them has raised.
+        """
+        request = WeightTransferUpdateRequest(update_info=update_info)
+        taking: list[Future[None]] = [
+            handle.take_weight_update.remote(request, str(self.version)).future() for handle in self.handles
+        ]
+
+        def in_force() -> None:
+            done, _ = wait_for(taking, return_when=FIRST_EXCEPTION)  # one that failed may leave others waiting for it
+            for answer in done:
+                answer.result()
+
+        return in_force
 
 
 class WeightPublisher:

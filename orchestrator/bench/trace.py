@@ -84,7 +84,7 @@ def noting(*methods: str) -> Callable[[C], C]:
     return decorate
 
 
-@noting("generate", "start_weight_update", "update_weights", "finish_weight_update")
+@noting("generate", "take_weight_update", "start_weight_update", "update_weights", "finish_weight_update")
 class TracedRolloutWorker(RolloutWorker):
     """Notes what it does."""
 

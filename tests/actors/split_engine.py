@@ -6,6 +6,8 @@ Prints a JSON line with what came of it, and the ids of the engine's processes.
 import json
 import os
 import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from actors.faults import Faults
 from actors.messages import SampleRequest, TrainSequence
 from actors.policy_model import PaddedBatch, PolicyModel
 from actors.rollout_worker import EngineSpec, RolloutWorker
-from actors.weight_publisher import StateDictSource, trainer_init_info
+from actors.state_dict_source import StateDictSource
+from actors.weight_publisher import trainer_init_info
 
 MODEL = str(Path(__file__).parents[2] / "orchestrator" / "demo" / "model")
 PROMPT = np.array([3, 7, 2, 9], np.int32)
@@ -31,18 +34,15 @@ class Client:
 
     def __init__(self, worker: RolloutWorker) -> None:
         self._worker = worker
+        self._thread = ThreadPoolExecutor(max_workers=1)
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         self._worker.init_weight_transfer_engine(WeightTransferInitRequest(init_info=init_info))
 
-    def start_weight_update(self) -> None:
-        self._worker.start_weight_update()
-
-    def update_weights(self, update_info: Any) -> None:
-        self._worker.update_weights(WeightTransferUpdateRequest(update_info=update_info))
-
-    def finish_weight_update(self, weight_version: str | None = None) -> None:
-        self._worker.finish_weight_update()
+    def begin_update(self, update_info: Any) -> Callable[[], None]:
+        request = WeightTransferUpdateRequest(update_info=update_info)
+        taking = self._thread.submit(self._worker.take_weight_update, request, "1")
+        return taking.result
 
 
 def difference(worker: RolloutWorker, model: PolicyModel) -> float:

@@ -1,5 +1,7 @@
-"""Weights over gloo: buckets, the wire form of metadata, and real tensors from one end to the other."""
+"""Weights over gloo: the wire form of metadata, and real tensors from one end to the other."""
 
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
+from vllm.distributed.weight_transfer.base import ParamMeta
 
 from actors import gloo_transfer
 from actors.gloo_transfer import (
@@ -19,8 +21,8 @@ from actors.gloo_transfer import (
     GlooTrainerInitInfo,
     GlooUpdateInfo,
     GlooWeightTransferEngine,
-    buckets,
 )
+from actors.weight_buckets import Bucket, BucketSource
 
 pytestmark = pytest.mark.slow
 
@@ -30,25 +32,25 @@ metas = st.lists(
 )
 
 
-def meta(num_bytes: int, dtype: torch.dtype = torch.float32) -> ParamMeta:
-    return ParamMeta(f"{num_bytes} bytes", dtype, (num_bytes // dtype.itemsize,))
-
-
-def size_of(one: ParamMeta) -> int:
-    return torch.Size(one.shape).numel() * one.dtype.itemsize
-
-
-class Source(WeightSource):
+class Source(BucketSource):
     """Given tensors, under their names."""
 
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, tensors: dict[str, Tensor], further: dict[str, str] | None = None) -> None:
         self.tensors = tensors
+        self.further = further or {}
 
     def metadata(self) -> list[ParamMeta]:
         return [ParamMeta(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in self.tensors.items()]
 
     def __iter__(self) -> Any:
         return iter(self.tensors.items())
+
+    def further_names(self) -> dict[str, str]:
+        return self.further
+
+    def packed(self, packing: Sequence[Bucket]) -> Iterator[Tensor]:
+        for bucket in packing:
+            yield torch.cat([self.tensors[meta.name].reshape(-1) for meta in bucket]).view(torch.uint8)
 
 
 class RecordingModel:
@@ -72,15 +74,9 @@ class Client:
         self.calls.append("init")
         self.receiver.init_transfer_engine(GlooInitInfo(**init_info))
 
-    def start_weight_update(self) -> None:
-        self.calls.append("start")
-
-    def update_weights(self, update_info: dict[str, Any]) -> None:
+    def begin_update(self, update_info: dict[str, Any]) -> Callable[[], None]:
         self.calls.append("update")
-        self.receiver.update_weights(update_info)
-
-    def finish_weight_update(self) -> None:
-        self.calls.append("finish")
+        return ThreadPoolExecutor(max_workers=1).submit(self.receiver.update_weights, update_info).result
 
 
 def receiver_for(model: RecordingModel) -> GlooWeightTransferEngine:
@@ -88,36 +84,18 @@ def receiver_for(model: RecordingModel) -> GlooWeightTransferEngine:
     return GlooWeightTransferEngine(None, config, torch.device("cpu"), model)  # type: ignore[arg-type]
 
 
-@given(metas, st.integers(1, 200))
-def test_buckets_keep_every_tensor_in_order_within_one_dtype_and_the_limit(
-    metadata: list[ParamMeta], limit: int
-) -> None:
-    packed = buckets(metadata, limit)
-    assert [one for bucket in packed for one in bucket] == metadata
-    for bucket in packed:
-        assert len({one.dtype for one in bucket}) == 1
-        assert sum(map(size_of, bucket)) <= limit or len([one for one in bucket if size_of(one)]) == 1
-
-
-def test_a_bucket_is_filled_up_to_its_limit() -> None:
-    metadata = [meta(40), meta(60), meta(4), meta(96)]
-    assert buckets(metadata, 100) == [metadata[:2], metadata[2:]]
-    assert buckets(metadata, 99) == [metadata[:1], metadata[1:3], metadata[3:]]
-
-
-def test_another_dtype_opens_another_bucket() -> None:
-    metadata = [meta(8), meta(8, torch.bfloat16), meta(8, torch.bfloat16), meta(8)]
-    assert buckets(metadata, 100) == [metadata[:1], metadata[1:3], metadata[3:]]
-
-
-def test_a_tensor_larger_than_the_limit_is_alone() -> None:
-    metadata = [meta(40), meta(400), meta(40), meta(40)]
-    assert buckets(metadata, 100) == [metadata[:1], metadata[1:2], metadata[2:]]
+def connected(model: RecordingModel, source: Source) -> tuple[GlooTrainerEngine, Client]:
+    """A sender that the model's receiver has joined."""
+    client: Any = Client(receiver_for(model))
+    info = GlooTrainerInitInfo(host="127.0.0.1", world_size=2, rank=0)
+    return GlooTrainerEngine.trainer_init(info, client=client, source=source), client
 
 
 @given(metas)
 def test_metadata_survive_the_wire(metadata: list[ParamMeta]) -> None:
-    assert GlooUpdateInfo(**asdict(GlooUpdateInfo.of(metadata))).metadata() == metadata
+    tensors = {meta.name: torch.empty(meta.shape, dtype=meta.dtype) for meta in metadata}
+    source = Source(tensors)
+    assert GlooUpdateInfo(**asdict(GlooUpdateInfo.of(source))).metadata() == source.metadata()
 
 
 def test_what_is_sent_arrives_bit_for_bit_in_several_buckets_and_again(
@@ -134,9 +112,7 @@ def test_what_is_sent_arrives_bit_for_bit_in_several_buckets_and_again(
         "last": torch.randn(3, generator=generator),
     }
     model = RecordingModel()
-    client = Client(receiver_for(model))
-    info = GlooTrainerInitInfo(host="127.0.0.1", world_size=2, rank=0)
-    sender = GlooTrainerEngine.trainer_init(info, client=client, source=Source(tensors))  # type: ignore[arg-type]
+    sender, client = connected(model, Source(tensors))
     for _ in range(2):
         model.loaded.clear()
         sender.send_weights()
@@ -145,26 +121,64 @@ def test_what_is_sent_arrives_bit_for_bit_in_several_buckets_and_again(
             assert model.loaded[name].dtype == tensor.dtype
             assert torch.equal(model.loaded[name], tensor)
         tensors["last"].mul_(-1)
-    assert client.calls == ["init", *["start", "update", "finish"] * 2]
+    assert client.calls == ["init", "update", "update"]
+
+
+def test_a_tensor_of_two_names_travels_once_and_is_loaded_under_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    tensors = {"embedding": torch.arange(6.0).view(3, 2), "norm": torch.ones(2), "head": torch.arange(6.0).view(3, 2)}
+    source = Source(tensors, further={"head": "embedding"})
+    assert [meta.name for meta in GlooUpdateInfo.of(source).metadata()] == ["embedding", "norm"]
+    model = RecordingModel()
+    connected(model, source)[0].send_weights()
+    assert model.loaded.keys() == tensors.keys()
+    assert all(torch.equal(model.loaded[name], tensor) for name, tensor in tensors.items())
+
+
+def test_tensors_that_the_model_holds_on_to_stay_as_they_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Holding(RecordingModel):
+        def load_weights(self, weights: list[tuple[str, Tensor]]) -> None:
+            self.loaded.update({name: tensor for name, tensor in weights if int(name) % 2})
+
+    monkeypatch.setattr(gloo_transfer, "BUCKET_BYTES", 100)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    tensors = {str(number): torch.full((10,), float(number)) for number in range(20)}
+    model = Holding()
+    connected(model, Source(tensors))[0].send_weights()
+    assert len(model.loaded) == 10
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in model.loaded.items())
+
+
+def test_an_update_that_a_receiver_refuses_raises_what_it_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(RecordingModel):
+        def load_weights(self, weights: list[tuple[str, Tensor]]) -> None:
+            raise KeyError("no such layer")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    sender, _ = connected(Refusing(), Source({"a": torch.zeros(2)}))
+    with pytest.raises(KeyError, match="no such layer"):
+        sender.send_weights()
 
 
 def test_a_rank_that_is_not_the_sender_gathers_and_calls_nobody() -> None:
     gathered = []
 
     class Counting(Source):
-        def __iter__(self) -> Any:
-            for name, tensor in self.tensors.items():
-                gathered.append(name)
-                yield name, tensor
+        def packed(self, packing: Sequence[Bucket]) -> Iterator[Tensor]:
+            for flat in super().packed(packing):
+                gathered.append(flat.numel())
+                yield flat
 
     info = GlooTrainerInitInfo(host="127.0.0.1", world_size=2, rank=1)
     client: Any = None
-    source = Counting({"a": torch.zeros(2), "b": torch.zeros(3)})
+    source = Counting({"a": torch.zeros(2), "b": torch.zeros(3, dtype=torch.bfloat16)})
     GlooTrainerEngine.trainer_init(info, client=client, source=source).send_weights()
-    assert gathered == ["a", "b"]
+    assert gathered == [8, 6]
 
 
 def test_a_sender_without_weights_is_refused() -> None:
     client: Any = None
-    with pytest.raises(ValueError, match="none was given"):
+    with pytest.raises(ValueError, match="BucketSource; None was given"):
         GlooTrainerEngine.trainer_init(GlooTrainerInitInfo(host="127.0.0.1", world_size=2, rank=0), client=client)

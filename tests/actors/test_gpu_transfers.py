@@ -18,7 +18,8 @@ from vllm.distributed.weight_transfer.packed_tensor import PackedIpcChunk
 from actors.config import RolloutConfig
 from actors.faults import Faults
 from actors.rollout_worker import EngineSpec, IncompleteUpdate, RolloutWorker
-from actors.weight_publisher import CHUNK_BYTES, StateDictSource, WeightPublisher, chunk_bytes, trainer_init_info
+from actors.state_dict_source import StateDictSource
+from actors.weight_publisher import CHUNK_BYTES, WeightPublisher, chunk_bytes, trainer_init_info
 
 pytestmark = pytest.mark.slow
 PATIENCE_S = 20.0
