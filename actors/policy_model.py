@@ -13,6 +13,8 @@ from actors.attention import Implementation
 from actors.messages import TrainSequence
 from actors.token_scores import TokenScores, score_tokens
 
+SMALLEST_UNIT = 2**18  # weights; gathering fewer by themselves takes longer than to hold on to 1 MiB
+
 
 class UnsupportedModel(ValueError):
     """The model cannot be trained as it was asked for: its output head is more than a matrix, say."""
@@ -63,7 +65,8 @@ class PolicyModel(nn.Module):
     def shard(self, mesh: DeviceMesh, compute_dtype: torch.dtype, *, offload: bool = False) -> None:
         """Move to the mesh's device layer by layer, sharding each decoder layer, then the rest, over the mesh.
 
-        Weights, the gradient and its reduction over ranks are in float32.
+        Small layers are gathered and reduced with the rest. Weights, the gradient and its reduction over ranks are in
+        float32.
 
         Args:
             mesh: of all ranks.
@@ -74,7 +77,8 @@ class PolicyModel(nn.Module):
         on_gpu = mesh.device_type == "cuda"
         kept = CPUOffloadPolicy(pin_memory=on_gpu) if offload else OffloadPolicy()
         for layer in self.model.get_decoder().layers:
-            fully_shard(layer, mesh=mesh, mp_policy=precision, offload_policy=kept)
+            if sum(weight.numel() for weight in layer.parameters()) >= SMALLEST_UNIT:
+                fully_shard(layer, mesh=mesh, mp_policy=precision, offload_policy=kept)
         fully_shard(self, mesh=mesh, mp_policy=precision, offload_policy=kept)
         self.device = torch.device(mesh.device_type)
 

@@ -11,6 +11,7 @@ from learner_ranks import batch, order, save, shard_of, state_of, train, weights
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
+from actors import policy_model
 from actors.attention import AttentionUnavailable, implementation
 from actors.config import LearnerConfig, OffloadConfig
 from actors.learner import Learner
@@ -32,6 +33,23 @@ def gradients(learner: Learner) -> dict[str, Tensor]:
 def largest_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     assert one.keys() == other.keys()
     return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+@pytest.fixture(autouse=True)
+def _a_unit_for_each_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a model of usual size; the demo's layers are too small for that."""
+    monkeypatch.setattr(policy_model, "SMALLEST_UNIT", 0)
+
+
+@pytest.mark.slow
+def test_layers_with_few_weights_share_a_unit_and_have_the_same_gradient(
+    build: Callable[..., Learner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apart = gradients(build())
+    monkeypatch.undo()
+    learner = build()
+    assert [isinstance(layer, FSDPModule) for layer in layers(learner)] == [False, False]
+    assert largest_difference(apart, gradients(learner)) == 0
 
 
 @pytest.mark.slow
