@@ -33,11 +33,12 @@ def score_tokens(  # noqa: PLR0913, PLR0917 - what a softmax needs, and its two 
         temperature: the sampler's temperature.
         chunk_tokens: tokens whose [chunk, V] float32 logits may be held at once.
         expected: [n] the gradient that backward will bring for the log-probs, where that is known. The logits then
-            serve for both passes, else backward computes them once more; so it does when another gradient comes. In
-            float32 and float64 only.
+            serve for both passes, else backward computes them once more, unless all of them fit into one chunk; so it
+            does when another gradient comes. In float32 and float64 only.
     """
-    foreseen = expected if torch.is_grad_enabled() else None
-    return TokenScores(*_ChunkedScores.apply(hidden, head, targets, temperature, chunk_tokens, foreseen))  # type: ignore[no-untyped-call]
+    if not torch.is_grad_enabled():  # a Function is told that gradients are wanted all the same
+        hidden, head = hidden.detach(), head.detach()
+    return TokenScores(*_ChunkedScores.apply(hidden, head, targets, temperature, chunk_tokens, expected))  # type: ignore[no-untyped-call]
 
 
 class _ChunkedScores(torch.autograd.Function):
@@ -53,42 +54,47 @@ class _ChunkedScores(torch.autograd.Function):
         chunk_tokens: int,
         expected: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        logprobs, entropy, square_sum, normalisers = (
-            hidden.new_empty(len(targets), dtype=_wide(hidden)) for _ in range(4)
-        )
-        foreseen = None
-        if expected is not None and ctx.needs_input_grad[0] and hidden.dtype == head.dtype == _wide(hidden):
-            expected = expected.to(hidden.dtype)
-            foreseen = torch.empty_like(hidden), torch.zeros_like(head)
-        step = max(1, chunk_tokens // 2)  # logits and their exponentials are held side by side
-        for start in range(0, len(targets), step):
-            part = slice(start, start + step)
-            scored = _score(_logits(hidden[part], head, temperature), targets[part])
-            logprobs[part], entropy[part], square_sum[part], normalisers[part] = scored.of_each
-            if foreseen is not None and expected is not None:
-                scale = expected[part] / temperature
-                grad_logits = scored.exps.mul_((-scale / scored.total)[:, None])
-                grad_logits.scatter_add_(-1, targets[part, None], scale[:, None])
-                torch.mm(grad_logits, head, out=foreseen[0][part])
-                foreseen[1].addmm_(grad_logits.T, hidden[part])
-                del grad_logits
-            del scored  # before the next logits come
+        wide = _wide(hidden)
+        logprobs, entropy, square_sum, normalisers = (hidden.new_empty(len(targets), dtype=wide) for _ in range(4))
+        chunk = _Chunk(hidden, head, chunk_tokens)
+        foreseen, kept, factors = None, None, None
+        if expected is not None and ctx.needs_input_grad[0] and hidden.dtype == head.dtype == wide:
+            expected = expected.to(wide)
+            foreseen, factors = (torch.empty_like(hidden), torch.zeros_like(head)), expected / -temperature
+        elif any(ctx.needs_input_grad) and len(targets) <= chunk.num_tokens:
+            factors = hidden.new_ones(len(targets), dtype=wide)
+        for start in range(0, len(targets), chunk.num_tokens):
+            part = slice(start, start + chunk.num_tokens)
+            logits = chunk.logits(hidden[part], head, temperature)
+            scored = chunk.score(logits, targets[part], None if factors is None else factors[part])
+            logprobs[part], entropy[part], square_sum[part], normalisers[part] = scored
+            if foreseen is not None and factors is not None:
+                logits.scatter_add_(-1, targets[part, None], -factors[part, None])
+                torch.mm(logits, head, out=foreseen[0][part])
+                foreseen[1].addmm_(logits.T, hidden[part])
+            elif factors is not None:
+                kept = logits
         ctx.save_for_backward(hidden, head, targets, normalisers, expected)
-        ctx.temperature, ctx.chunk_tokens, ctx.foreseen = temperature, chunk_tokens, foreseen
+        ctx.temperature, ctx.chunk_tokens, ctx.foreseen, ctx.kept = temperature, chunk_tokens, foreseen, kept
         ctx.mark_non_differentiable(entropy, square_sum)
         return logprobs, entropy, square_sum
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         hidden, head, targets, normalisers, expected = ctx.saved_tensors
-        foreseen, ctx.foreseen = ctx.foreseen, None
+        foreseen, kept = ctx.foreseen, ctx.kept
+        ctx.foreseen = ctx.kept = None  # a second time there is nothing beforehand
         if foreseen is not None and torch.allclose(grads[0], expected, rtol=SAME_GRADIENT, atol=0.0):
             return *foreseen, None, None, None, None
+        scale = grads[0] / ctx.temperature
+        if kept is not None:
+            grad_logits = kept.mul_(-scale[:, None]).scatter_add_(-1, targets[:, None], scale[:, None])
+            narrow = grad_logits.to(hidden.dtype)
+            return narrow @ head, narrow.T @ hidden, None, None, None, None
         # By the vocabulary, not by tokens: each row of the head's gradient is then one sum over all tokens, made in one
         # go. Sums over chunks would need a [V, H] of float32 beside a gradient in half precision.
         grad_hidden = torch.zeros_like(hidden, dtype=_wide(hidden))
         grad_head = torch.empty_like(head)
-        scale = grads[0] / ctx.temperature
         step = max(1, ctx.chunk_tokens * len(head) // max(1, len(targets)))
         for start in range(0, len(head), step):
             rows = head[start : start + step]
@@ -104,30 +110,50 @@ class _ChunkedScores(torch.autograd.Function):
         return grad_hidden.to(hidden.dtype), grad_head, None, None, None, None
 
 
-class _Scored(NamedTuple):
-    """A chunk's numbers, and what the gradient of its logits is made of."""
+class _Chunk:
+    """Room for the logits of some tokens, and for the exponentials of a few of them.
 
-    of_each: tuple[Tensor, Tensor, Tensor, Tensor]  # [c] log-probs, entropies, square sums, normalisers
-    exps: Tensor  # [c, V] of the logits less the largest of the row
-    total: Tensor  # [c] their sums
+    It serves for one piece of the tokens after the other: to get new memory takes longer than what is done in it.
+    """
 
+    def __init__(self, hidden: Tensor, head: Tensor, chunk_tokens: int) -> None:
+        wide = _wide(hidden)
+        # In half precision the logits come in that first, which is as much again.
+        self.num_tokens = max(1, chunk_tokens * 3 // 4 if hidden.dtype == wide else chunk_tokens // 2)
+        rows = min(self.num_tokens, len(hidden))
+        self._logits = hidden.new_empty(rows, len(head), dtype=wide)
+        self._exps = hidden.new_empty(min(rows, max(1, chunk_tokens // 4)), len(head), dtype=wide)
 
-def _score(logits: Tensor, targets: Tensor) -> _Scored:
-    """Uses the logits [c, V] up."""
-    largest = logits.amax(dim=-1)
-    shifted = logits.sub_(largest[:, None])
-    exps = shifted.exp()
-    total = exps.sum(-1)
-    log_total = total.log()
-    logprobs = shifted.gather(-1, targets[:, None]).squeeze(-1) - log_total
-    entropy = log_total - _row_products(exps, shifted) / total
-    square_sum = _row_products(exps, exps) / total.square()
-    return _Scored((logprobs, entropy, square_sum, largest + log_total), exps, total)
+    def logits(self, hidden: Tensor, head: Tensor, temperature: float) -> Tensor:
+        """[c, V] of `num_tokens` hidden states [c, H] at most; gone with the next ones."""
+        logits = self._logits[: len(hidden)]
+        if hidden.dtype == logits.dtype:
+            torch.mm(hidden, head.T, out=logits)
+        else:
+            logits.copy_(hidden @ head.T)
+        return logits if temperature == 1 else logits.div_(temperature)
 
+    def score(self, logits: Tensor, targets: Tensor, factors: Tensor | None) -> tuple[Tensor, ...]:
+        """[c] log-probs, entropies, square sums and normalisers.
 
-def _row_products(left: Tensor, right: Tensor) -> Tensor:
-    """[c] sums of the products of two [c, V], which are never held themselves."""
-    return (left.unsqueeze(-2) @ right.unsqueeze(-1)).flatten()
+        The logits [c, V] are used up: afterwards they are the probabilities times `factors` [c], where there are any.
+        """
+        pieces = []
+        for start in range(0, len(logits), len(self._exps)):
+            part = slice(start, start + len(self._exps))
+            shifted = logits[part]
+            largest = shifted.amax(dim=-1)
+            shifted.sub_(largest[:, None])
+            exps = torch.exp(shifted, out=self._exps[: len(shifted)])
+            total = exps.sum(-1)
+            log_total = total.log()
+            logprobs = shifted.gather(-1, targets[part, None]).squeeze(-1) - log_total
+            square_sum = (torch.linalg.vector_norm(exps, dim=-1) / total).square_()
+            entropy = log_total - shifted.mul_(exps).sum(-1) / total
+            pieces.append((logprobs, entropy, square_sum, largest + log_total))
+            if factors is not None:
+                torch.mul(exps, (factors[part] / total)[:, None], out=shifted)
+        return tuple(map(torch.cat, zip(*pieces, strict=True)))
 
 
 def _logits(hidden: Tensor, head: Tensor, temperature: float) -> Tensor:

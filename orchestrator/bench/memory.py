@@ -26,7 +26,7 @@ def measure(tokens: int, timed_tokens: int, pairs: int) -> Result:
         pairs: measurements of both sides.
     """
     settings = {"width": WIDTH, "vocabulary": VOCABULARY, "threads": len(os.sched_getaffinity(0))}
-    peaks_mib = {num: _peak_mib({**settings, "tokens": num}) for num in (tokens // 4, tokens)}
+    smaller, larger = (_first_pass({**settings, "tokens": num}) for num in (tokens // 4, tokens))
     with ExitStack() as stack:
         of_both = {**settings, "tokens": timed_tokens}
         ours = stack.enter_context(bare_process(SCORER, {**of_both, "chunk_mib": CHUNK_MIB, "foreseen": True}))
@@ -34,26 +34,28 @@ def measure(tokens: int, timed_tokens: int, pairs: int) -> Result:
         bare = stack.enter_context(bare_process("logprobs", of_both))
         foreseen = interleaved(ours.seconds, bare.seconds, pairs)
         twice = interleaved(again.seconds, bare.seconds, pairs, warm_ups=0)
-    smaller, larger = peaks_mib.values()
     return Result(
         benchmark="memory",
         settings={**settings, "tokens": tokens, "timed_tokens": timed_tokens, "chunk_mib": CHUNK_MIB},
         figures=(
             Figure(
                 name=f"peak beside the gradients, {tokens:,} tokens / a chunk of logits",
-                value=larger / CHUNK_MIB,
+                value=larger["peak_bytes"] / (CHUNK_MIB * MIB),
                 target=LARGEST_PEAK,
             ),
             Figure(
-                name=f"that peak / the one of {tokens // 4:,} tokens", value=larger / smaller, target=LARGEST_GROWTH
+                name=f"that peak / the one of {tokens // 4:,} tokens",
+                value=larger["peak_bytes"] / smaller["peak_bytes"],
+                target=LARGEST_GROWTH,
             ),
+            Figure(name=f"time of {tokens:,} tokens, in chunks", value=larger["seconds"], unit="s"),
             Figure.ratio(f"time in chunks / all logits at once, {timed_tokens:,} tokens", foreseen, LARGEST_TIME),
             Figure.ratio("the same where a correction waits for the log-probs", twice, None),
         ),
     )
 
 
-def _peak_mib(settings: Mapping[str, Any]) -> float:
-    """Of one forward and backward pass in a fresh process, in MiB; a first pass over few tokens warms libraries up."""
+def _first_pass(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What one forward and backward pass comes to in a fresh process, whose libraries few tokens have warmed up."""
     with bare_process(SCORER, {**settings, "chunk_mib": CHUNK_MIB, "foreseen": True}) as process:
-        return float(process.once()["peak_bytes"]) / MIB
+        return process.once()

@@ -117,6 +117,24 @@ def test_a_foreseen_gradient_spares_the_second_look_at_the_logits() -> None:
     assert count.products == 0
 
 
+def test_logits_that_all_fit_into_a_chunk_serve_for_both_passes() -> None:
+    hidden, head, targets = inputs()
+    scores = score_tokens(hidden, head, targets, 1.0, 2 * NUM_TOKENS)
+    with ProductCount() as count:
+        gradients(scores, torch.ones(NUM_TOKENS), hidden, head)
+    assert count.products == 2
+
+
+@pytest.mark.parametrize("foreseen", [False, True])
+def test_a_second_backward_pass_gives_the_same_gradients(foreseen: bool) -> None:
+    hidden, head, targets = inputs()
+    weights = torch.linspace(-1.0, 2.0, NUM_TOKENS)
+    expected = weights if foreseen else None
+    total = (score_tokens(hidden, head, targets, 0.6, 2 * NUM_TOKENS, expected).logprobs * weights).sum()
+    first = torch.autograd.grad(total, (hidden, head), retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(total, (hidden, head)), first, rtol=1e-5, atol=1e-5)
+
+
 def test_nothing_is_foreseen_where_no_gradient_is_wanted_or_sums_would_be_narrow() -> None:
     hidden, head, targets = inputs()
     with torch.no_grad(), ProductCount() as count:
