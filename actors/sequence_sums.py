@@ -15,6 +15,7 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import ir
+from llvmlite.binding import ffi
 from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
@@ -91,6 +92,26 @@ def _threads() -> int:
     """As many as this process may use: what PyTorch in it goes by, too."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return int(asked) if asked.isdecimal() else len(os.sched_getaffinity(0))
+
+
+def _keep_vllm_going() -> None:
+    """Have llvmlite's library handle answer to the names of its functions only.
+
+    It claims to have any attribute, `__dict__` included. vLLM 0.32 looks at that of every object in every module when a
+    CPU engine comes up, and fails.
+    """
+    handle = type(ffi.lib)
+    functions = handle.__getattr__
+
+    def function(self: Any, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return functions(self, name)
+
+    handle.__getattr__ = function
+
+
+_keep_vllm_going()
 
 
 @cache

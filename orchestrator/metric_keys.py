@@ -23,7 +23,8 @@ BATCH = (
     "sampling/tokens_dropped",
     "sampling/empty_steps",
 )
-MISMATCH = tuple(f"mismatch/{key}" for key in MismatchSums.from_logprobs([-1.0], [-1.0], [1]).metrics())
+OF_A_TOKEN = MismatchSums(tokens=1, sequences=1, ratio=1.0, ratio_squared=1.0)
+MISMATCH = tuple(f"mismatch/{key}" for key in OF_A_TOKEN.metrics())
 POLICY = ("policy/entropy", "policy/loss")
 GRADIENT = ("gradient/norm", "gradient/norm_smoothed", "gradient/clipped", "gradient/nonfinite")
 NOISE = ("gradient/signal", "gradient/noise", "gradient/noise_scale")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from llvmlite.binding import ffi
 
 from actors import sequence_sums as module
 from actors.logprob_pairs import CLIP
@@ -117,6 +118,15 @@ def test_it_works_where_its_machine_code_cannot_be_kept(tmp_path: Path) -> None:
         check=False,
     )
     assert (ran.returncode, ran.stdout.strip()) == (0, "[3.]"), ran.stderr
+
+
+def test_a_cpu_engine_of_vllm_can_come_up_in_the_same_process() -> None:
+    """What it does with every object of every module that is loaded."""
+    for module_ in list(sys.modules.values()):
+        for value in list(vars(module_).values()) if hasattr(module_, "__dict__") else ():
+            if "llvmlite" in str(type(value).__module__) and hasattr(value, "__dict__"):
+                assert hasattr(vars(value), "get")
+    assert ffi.lib.LLVMPY_GetVersionInfo() > 0
 
 
 def test_a_full_disk_costs_the_cache_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
