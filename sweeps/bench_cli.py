@@ -1,4 +1,4 @@
-"""The commands that measure speed: bench metrics, memory, decide, sync, step, peer."""
+"""The commands that measure speed: bench metrics, memory, decide, sync, step, staleness, sweep, peer."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 bench_app = typer.Typer()
 
 JsonOption = Annotated[Path | None, typer.Option("--json", metavar="F.json", help="also write all measurements there")]
-WORKLOADS = ("demo", "bigger")
+STEP_PAIRS = {"demo": 9, "bigger": 2}  # a step of the bigger workload takes twenty seconds on either side
+WORKLOADS = tuple(STEP_PAIRS)
+SWEEP = Path(__file__).parents[1] / "examples" / "sweep.yaml"
 
 
 @bench_app.callback(invoke_without_command=True)
@@ -42,7 +44,7 @@ def memory(
         int, typer.Option(min=4, help="of the peak; a quarter of them shows that it does not grow")
     ] = 8192,
     timed_tokens: Annotated[int, typer.Option(min=1, help="that are timed; all their logits must fit")] = 512,
-    pairs: Annotated[int, typer.Option(min=1, help="measurements of each side")] = 5,
+    pairs: Annotated[int, typer.Option(min=1, help="measurements of each side")] = 2,
     json: JsonOption = None,
 ) -> None:
     """Peak and time of log-probs over a vocabulary of 152k, against all logits at once."""
@@ -80,7 +82,9 @@ def step(
     workload: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help=f"{' or '.join(WORKLOADS)}; repeatable, default both")
     ] = None,
-    pairs: Annotated[int, typer.Option(min=1, help="steps of each side")] = 9,
+    pairs: Annotated[
+        int | None, typer.Option(min=1, help="steps of each side; default 9, of the bigger workload 2")
+    ] = None,
     trace: Annotated[
         Path | None,
         typer.Option(metavar="F.json", help="write a further step there, as a Chrome trace of driver and actors"),
@@ -93,7 +97,33 @@ def step(
             raise ConfigError("--workload", "", name, " or ".join(WORKLOADS))
     from orchestrator.bench.step import measure
 
-    _publish(measure(workload or WORKLOADS, pairs, trace), json)
+    _publish(measure({name: pairs or STEP_PAIRS[name] for name in workload or WORKLOADS}, trace), json)
+
+
+@bench_app.command(epilog="Example: evenkeel bench staleness --turns 3")
+def staleness(
+    turns: Annotated[int, typer.Option(min=1, help="of each run")] = 4,
+    steps_per_turn: Annotated[int, typer.Option(min=1, help="one after the other")] = 5,
+    seconds: Annotated[
+        float, typer.Option(min=0.001, help="that stand-ins sample in a step; they learn for as long")
+    ] = 0.5,
+    json: JsonOption = None,
+) -> None:
+    """Simulated steps at max_staleness 1, against those at 0."""
+    from orchestrator.bench.staleness import measure
+
+    _publish(measure(turns, steps_per_turn, seconds), json)
+
+
+@bench_app.command(epilog="Example: evenkeel bench sweep --file my-sweep.yaml")
+def sweep(
+    file: Annotated[Path, typer.Option(metavar="S.yaml", help="sweep file; default: the one of examples/")] = SWEEP,
+    json: JsonOption = None,
+) -> None:
+    """A whole study, against trials that share no steps; in a folder that is removed afterwards."""
+    from sweeps.sweep_bench import measure
+
+    _publish(measure(str(file)), json)
 
 
 @bench_app.command(epilog="Example: evenkeel bench peer --workload bigger --turns 5")

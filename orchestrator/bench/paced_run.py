@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from cluster.session import session
+from cluster.session import Session, session
 from orchestrator.bench.workloads import Workload
 from orchestrator.crew.crews import Crews
 from orchestrator.experiment import Experiment
@@ -100,13 +100,23 @@ def paced_run(workload: Workload, steps_per_turn: int) -> Iterator[PacedRun]:
     Raises:
         Whatever keeps the run from coming up.
     """
-    config = workload.config
+    with session(workload.config.cluster) as opened, paced_run_in(opened, workload, steps_per_turn) as run:
+        yield run
+
+
+@contextmanager
+def paced_run_in(opened: Session, workload: Workload, steps_per_turn: int) -> Iterator[PacedRun]:
+    """The same in a session that others may share; its workers are gone after the with-block.
+
+    Raises:
+        Whatever keeps the run from coming up.
+    """
     run = PacedRun(steps_per_turn)
-    with TemporaryDirectory(prefix="evenkeel-bench-") as place, session(config.cluster) as opened:
+    with TemporaryDirectory(prefix="evenkeel-bench-") as place:
         spec = RunSpec(
-            config=config,
+            config=workload.config,
             model=workload.model,
-            task=TaskFiles.open(config, FILE),
+            task=TaskFiles.open(workload.config, FILE),
             arm="default",
             seed=SEED,
             folder=Path(place) / "run",

@@ -13,6 +13,8 @@ from orchestrator.bench.machine import Machine
 from orchestrator.bench.pairs import Pairs, Spread
 from orchestrator.config_errors import ConfigError
 
+THOUSAND = 1000.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
@@ -61,7 +63,7 @@ class Result:
         table = Table(self.benchmark, "", "quartiles", "target", "")
         table.columns[1].justify = "right"
         for figure in self.figures:
-            table.add_row(figure.name, f"{figure.value:.3g} {figure.unit}".strip(), *_told(figure))
+            table.add_row(figure.name, f"{_rounded(figure.value)} {figure.unit}".strip(), *_told(figure))
         console.print(table)
         machine = self.machine
         versions = ", ".join(f"{name} {found}" for name, found in machine.versions.items())
@@ -87,8 +89,12 @@ class Result:
 
 
 def _told(figure: Figure) -> tuple[str, str, str]:
-    spread = f"{figure.spread.lower:.3g} to {figure.spread.upper:.3g}" if figure.spread else ""
+    spread = f"{_rounded(figure.spread.lower)} to {_rounded(figure.spread.upper)}" if figure.spread else ""
     if figure.target is None:
         return spread, "", ""
     target = f"at {'least' if figure.at_least else 'most'} {figure.target:g}"
     return spread, target, "[green]holds[/]" if figure.holds else "[red]does not hold[/]"
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= THOUSAND else f"{value:.3g}"

@@ -1,7 +1,7 @@
 """A whole training step against the same generate calls on bare vLLM and the same update of the bare model."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from orchestrator.clock import PhaseClock
 from orchestrator.crew.crew import Crew
 from orchestrator.crew.crews import Crews
 from orchestrator.crew.standing import CrewRequest
-from orchestrator.crew.worker_specs import engine_specs
+from orchestrator.crew.worker_specs import SPINS, engine_specs, is_tiny
 from orchestrator.crew.workers import REAL
 from orchestrator.sampling import Sampler
 from orchestrator.step import TrainingStep
@@ -63,12 +63,11 @@ class Witness:
         return getattr(self.crew, name)
 
 
-def measure(names: Sequence[str], pairs: int, trace: Path | None = None) -> Result:
+def measure(pairs: Mapping[str, int], trace: Path | None = None) -> Result:
     """Run steps, and the bare parts of each right after it.
 
     Args:
-        names: of the workloads.
-        pairs: steps of each that count.
+        pairs: steps that count, by the name of the workload.
         trace: where to write what driver and actors were at during one step of the last workload, which is then left
             out of the figures.
 
@@ -77,11 +76,11 @@ def measure(names: Sequence[str], pairs: int, trace: Path | None = None) -> Resu
     """
     figures: list[Figure] = []
     with TemporaryDirectory() as folder:
-        for name in names:
+        for place, (name, num) in enumerate(pairs.items(), start=1):
             workload = WORKLOADS[name](Path(folder))
-            is_traced = trace if name == names[-1] else None
-            figures += _figures(workload, *_measured(workload, pairs, is_traced))
-    return Result(benchmark="step", settings={"workloads": list(names), "pairs": pairs}, figures=tuple(figures))
+            is_traced = trace if place == len(pairs) else None
+            figures += _figures(workload, *_measured(workload, num, is_traced))
+    return Result(benchmark="step", settings={"pairs": dict(pairs)}, figures=tuple(figures))
 
 
 Seconds = dict[str, list[float]]
@@ -162,7 +161,8 @@ def _step(workload: Workload, *, traced: bool) -> Iterator[tuple[Witness, Traini
 def _bare(workload: Workload) -> Iterator[tuple[BareProcess, BareProcess]]:
     rollout, learner = workload.config.rollout, workload.config.learner
     threads = len(os.sched_getaffinity(0))
-    env = {**VLLM_ENV, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    env = {**VLLM_ENV, "OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": str(SPINS)}
+    of_engine = {**env, "OMP_NUM_THREADS": "1"} if is_tiny(workload.model) else env
     engine = {
         "model": workload.model.path,
         "dtype": rollout.dtype,
@@ -178,5 +178,5 @@ def _bare(workload: Workload) -> Iterator[tuple[BareProcess, BareProcess]]:
         "temperature": rollout.temperature,
     }
     with ExitStack() as stack:
-        generate = stack.enter_context(bare_process("generate", engine, env))
+        generate = stack.enter_context(bare_process("generate", engine, of_engine))
         yield generate, stack.enter_context(bare_process("train", trained, env))

@@ -44,6 +44,11 @@ def test_the_table_names_figure_spread_target_and_machine() -> None:
         assert piece in text
 
 
+def test_large_numbers_are_whole_ones_and_small_ones_have_three_digits() -> None:
+    text = shown(Figure(name="steps", value=1626.0), Figure(name="share", value=0.37208))
+    assert "1,626" in text and "0.372 " in text
+
+
 def test_the_json_has_every_single_measurement(tmp_path: Path) -> None:
     path = tmp_path / "new" / "step.json"
     result(Figure.ratio("whole / parts", PAIRS, 1.2)).write(path)
