@@ -110,6 +110,7 @@ class LearnerConfig(Settings):
     optimizer: OptimizerConfig = OptimizerConfig()
     attention: Attention = Field("auto", description="auto: flash_attention_2 where it can be had, else sdpa")
     activation_checkpointing: bool = Field(False, description="compute a layer's activations once more in backward")
+    compile: bool = Field(False, description="fuse a decoder layer's operations with torch.compile")
     offload: OffloadConfig = OffloadConfig()
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from actors.attention import implementation
+from actors.compilation import compile_layers
 from actors.config import LearnerConfig
 from actors.faults import Faults
 from actors.gradient_pass import GradientPass, local, square_sum
@@ -91,6 +92,8 @@ class Learner:
         self._model = PolicyModel.load(spec.model, spec.temperature, config.logits_chunk_mib * MIB, attention)
         if config.activation_checkpointing:
             self._model.checkpoint_activations()
+        if config.compile:
+            compile_layers(self._model.layers, config.device)
         mesh = dist.init_device_mesh(config.device, (spec.world_size,))
         self._model.shard(mesh, dtype, offload=config.offload.parameters)
         self._optimizer = self._build_optimizer()

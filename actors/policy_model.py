@@ -1,6 +1,6 @@
 """The trained model: loading, sharding with FSDP2, and scoring response tokens in one forward pass."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,12 @@ class PolicyModel(nn.Module):
             raise UnsupportedModel(f"{path}: {attention}: {str(error).partition(chr(10))[0]}") from error
         return cls(model, temperature, chunk_bytes)
 
+    @property
+    def layers(self) -> Iterable[nn.Module]:
+        """Of the decoder, from the first on."""
+        layers: Iterable[nn.Module] = self.model.get_decoder().layers
+        return layers
+
     def checkpoint_activations(self) -> None:
         """Keep a decoder layer's input only, and compute the rest of its activations once more in backward.
 
@@ -76,7 +82,7 @@ class PolicyModel(nn.Module):
         precision = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
         on_gpu = mesh.device_type == "cuda"
         kept = CPUOffloadPolicy(pin_memory=on_gpu) if offload else OffloadPolicy()
-        for layer in self.model.get_decoder().layers:
+        for layer in self.layers:
             if sum(weight.numel() for weight in layer.parameters()) >= SMALLEST_UNIT:
                 fully_shard(layer, mesh=mesh, mp_policy=precision, offload_policy=kept)
         fully_shard(self, mesh=mesh, mp_policy=precision, offload_policy=kept)

@@ -20,6 +20,7 @@ FAILURES = (
     ("actors.rollout_worker", "IncompleteUpdate"),
     ("actors.policy_model", "UnsupportedModel"),
     ("actors.attention", "AttentionUnavailable"),
+    ("actors.compilation", "CompilerMissing"),
     ("actors.logprob_pairs", "NonFiniteLogprob"),
 )
 

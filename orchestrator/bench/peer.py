@@ -29,6 +29,12 @@ TUNED: dict[str, dict[str, Any]] = {
     "demo": {"bf16": False, "continuous_batching": False, "responses_per_microbatch": 32},
     "bigger": {"bf16": False, "continuous_batching": False, "responses_per_microbatch": 64},
 }
+# Ours: one rank needs no collectives; for larger matrices passes in bfloat16 are worth it, and so is compiling. Plain
+# attention, as the backward pass of the fused one is slow on CPUs.
+LEARNER: dict[str, dict[str, Any]] = {
+    "demo": {"workers": 1, "dtype": "float32"},
+    "bigger": {"workers": 1, "dtype": "bfloat16", "attention": "eager", "compile": True},
+}
 PHASES = ("rollout", "score", "gradients", "decide", "apply", "publish")
 WARM_UPS = 1
 RAY_NICENESS = 15  # of its workers, unless RAY_worker_niceness says otherwise: on a busy machine it counts
@@ -61,13 +67,20 @@ def measure(names: Sequence[str], turns: int, changes: Mapping[str, Any] | None 
             write_problems(problems, workload.config)
             told = {**peer_settings(workload), "problems": str(problems), **tuned[name]}
             figures += figures_of(name, *_turns(workload, told, turns))
-    settings = {"turns": turns, "steps_per_turn": STEPS_PER_TURN, "tuned": tuned, "peer": _versions()}
+    settings = {
+        "turns": turns,
+        "steps_per_turn": STEPS_PER_TURN,
+        "learner": {name: LEARNER[name] for name in names},
+        "tuned": tuned,
+        "peer": _versions(),
+    }
     return Result(benchmark="peer", settings=settings, figures=tuple(figures))
 
 
 def only_steps(workload: Workload) -> Workload:
-    """The workload with the same work in every step, which the peer can do as well."""
+    """The workload with the same work in every step, which the peer can do as well, and with ours tuned."""
     tree = workload.config.model_dump()
+    tree["learner"] |= LEARNER[workload.name]
     tree["rollout"] |= {"filter_flat_groups": False}
     return replace(workload, config=ExperimentConfig.model_validate({**tree, **ONLY_STEPS}))
 

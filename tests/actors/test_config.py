@@ -58,6 +58,7 @@ def test_what_only_the_user_can_know_has_no_default(field: str) -> None:
         ("optimizer", {"kind": "sgd"}),
         ("attention", "flash"),
         ("activation_checkpointing", 1),
+        ("compile", "yes"),
         ("offload", {"gradient": True}),
         ("lr", 1e-6),
     ],

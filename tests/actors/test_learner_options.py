@@ -13,6 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from actors import policy_model
 from actors.attention import AttentionUnavailable, implementation
+from actors.compilation import CompilerMissing, compile_layers
 from actors.config import LearnerConfig, OffloadConfig
 from actors.learner import Learner
 from actors.offload import OffloadedMoments
@@ -182,3 +183,18 @@ def test_eager_attention_gives_the_scores_of_sdpa(build: Callable[..., Learner])
     expected = build().score(batch())
     scores = build(attention="eager").score(batch())
     assert max(float(abs(a - b).max()) for a, b in zip(scores, expected, strict=True)) < 1e-4
+
+
+def test_compiling_without_a_compiler_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(CompilerMissing, match=r"learner\.compile: got true, expected false where there is no"):
+        compile_layers([], "cpu")
+    compile_layers([], "cuda")
+
+
+@pytest.mark.long
+def test_compiled_layers_give_the_same_gradient_but_for_rounding(build: Callable[..., Learner]) -> None:
+    plain = gradients(build())
+    compiled = gradients(build(compile=True))
+    scale = max(float(tensor.abs().max()) for tensor in plain.values())
+    assert 0 < largest_difference(plain, compiled) < 1e-5 * scale, "0 would be the plain layers again"
