@@ -88,7 +88,8 @@ def main() -> None:
             args=GRPOConfig(
                 output_dir=folder,
                 use_cpu=True,
-                model_init_kwargs={"dtype": "float32"},
+                model_init_kwargs={"dtype": "float32", "attn_implementation": settings["attention"]},
+                torch_compile=settings["compile"],
                 bf16=settings["bf16"],
                 gradient_checkpointing=False,
                 per_device_train_batch_size=settings["responses_per_microbatch"],
