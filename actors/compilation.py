@@ -2,13 +2,15 @@
 
 import os
 import shutil
+import sysconfig
 from collections.abc import Iterable
+from pathlib import Path
 
 from torch import nn
 
 
 class CompilerMissing(ValueError):
-    """The learner's machine has no compiler for what torch.compile writes."""
+    """The learner's machine cannot compile what torch.compile writes."""
 
 
 def compile_layers(layers: Iterable[nn.Module], device: str) -> None:
@@ -16,15 +18,17 @@ def compile_layers(layers: Iterable[nn.Module], device: str) -> None:
 
     Args:
         layers: of the decoder, not sharded yet.
-        device: of the learner, `cpu` or `cuda`; on a GPU PyTorch brings all that is needed.
+        device: of the learner: on a CPU PyTorch writes C++, on a GPU Triton writes its launchers in C.
 
     Raises:
-        CompilerMissing: there is no C++ compiler on a machine that needs one.
+        CompilerMissing: there is no such compiler, or Python came without the headers that it needs.
     """
-    compiler = os.environ.get("CXX", "g++")
-    if device == "cpu" and shutil.which(compiler) is None:
-        raise CompilerMissing(
-            f"learner.compile: got true, expected false where there is no C++ compiler ({compiler}; CXX names another)"
-        )
+    variable, usual = ("CXX", "g++") if device == "cpu" else ("CC", "gcc")
+    compiler = os.environ.get(variable, usual)
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    if shutil.which(compiler) is None:
+        raise CompilerMissing(f"learner.compile: got true, expected false where {compiler} ({variable}) is missing")
+    if not headers.exists():
+        raise CompilerMissing(f"learner.compile: got true, expected false where {headers} is missing")
     for layer in layers:
         layer.compile(dynamic=True)

@@ -30,6 +30,8 @@ from actors.rendezvous import Rendezvous, join
 from actors.weight_buckets import BUCKET_BYTES, Bucket, BucketSource, LentMemory, buckets, num_bytes, pieces
 
 TIMEOUT = timedelta(minutes=2)  # for one side to wait for the other
+REASON_S = 5.0  # for a receiver that gloo has lost to say why
+InForce = Callable[[float | None], None]  # waits for so many seconds at most, raises TimeoutError or what failed
 
 
 @dataclass
@@ -48,7 +50,7 @@ class GlooUpdateInfo(WeightTransferUpdateInfo):
     names: list[str]
     dtype_names: list[str]
     shapes: list[list[int]]
-    further_names: dict[str, str] = field(default_factory=dict)  # of tensors that are loaded under two, by the second
+    further_names: dict[str, str] = field(default_factory=dict)  # a tensor's second name: the one that it travels under
 
     @staticmethod
     def of(source: BucketSource) -> "GlooUpdateInfo":
@@ -136,8 +138,11 @@ class GlooTrainerInitInfo(TrainerInitInfo):
 class UpdateClient(VLLMWeightSyncClient, Protocol):
     """A client that can also have a whole update taken in one call."""
 
-    def begin_update(self, update_info: dict[str, Any]) -> Callable[[], None]:
-        """Have all rollout workers take an update from start to end; returns what waits until it is in force."""
+    def begin_update(self, update_info: dict[str, Any]) -> InForce:
+        """Have all rollout workers take an update from start to end; returns what waits until it is in force.
+
+        One that fails leaves the group, so that the sender does not wait for it.
+        """
 
 
 class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
@@ -180,14 +185,17 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
             for _ in packed:
                 pass
             return
+        in_force = None
         try:
             in_force = self.client.begin_update(asdict(info))
             self._broadcast_all(packed)
-            in_force()
-        except BaseException:
+            in_force(None)
+        except BaseException as error:
             self._group = None  # closes its connections: a receiver that waits for the rest learns that none will come
             for _ in packed:  # the other ranks gather what is left, too
                 pass
+            if in_force is not None and isinstance(error, RuntimeError):
+                _raise_cause(in_force, error)
             raise
 
     def _broadcast_all(self, packed: Iterator[Tensor]) -> None:
@@ -199,6 +207,16 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
             under_way = _broadcast(self._group, flat)
         if under_way is not None:
             under_way.wait()
+
+
+def _raise_cause(in_force: InForce, error: RuntimeError) -> None:
+    """Raise what a receiver has raised, if that is why gloo lost it."""
+    try:
+        in_force(REASON_S)
+    except TimeoutError:
+        return
+    except Exception as cause:
+        raise cause from error
 
 
 def _group_of(store: Store, rank: int, world_size: int) -> ProcessGroup:

@@ -137,7 +137,7 @@ class RolloutWorker:
         """
         if self._has_joined:
             self._abandon_update()
-            self._engine.collective_rpc("shutdown_weight_transfer_engine")
+            self._leave_transfer()
         info = dict(request.init_info)
         if "rank_offset" in info:  # of the first process of the first engine
             info["rank_offset"] += self._spec.index * self._spec.config.tensor_parallel_size
@@ -176,10 +176,18 @@ class RolloutWorker:
 
     def take_weight_update(self, request: Any, version: str) -> None:
         """A whole update in one call, where one part is all of it. Errors as in its parts."""
-        self.start_weight_update()
-        self.update_weights(request)
+        try:
+            self.start_weight_update()
+            self.update_weights(request)
+        except BaseException:
+            self._leave_transfer()  # or the sender would wait for this end
+            raise
         self.finish_weight_update()
         self.update_weight_version(version)
+
+    def _leave_transfer(self) -> None:
+        self._has_joined = False
+        self._engine.collective_rpc("shutdown_weight_transfer_engine")
 
     def _abandon_update(self) -> None:
         if self._updating:

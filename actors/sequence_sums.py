@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from actors.logprob_pairs import CLIP
 
-ROWS = 11
+ROWS = 11  # CLIP is compiled into the loop: who changes it changes this file, too, or an old loop is found again
 TOKENS_FOR_A_THREAD = 65_536  # 0.2 ms; to start a thread takes a tenth of that
 
 # exp(x) = 2^k exp(r), k the integer nearest to x / ln 2 and r = x - k ln 2 (with ln 2 in two parts, so that no digit is
@@ -45,6 +45,7 @@ Q = (
 )
 Q0, Q1, Q2, Q3, Q4, Q5, Q6, Q7, Q8, Q9 = Q
 LARGEST_EXPONENT = 700.0  # of e; beyond it float64 would overflow
+NEGLIGIBLE = 40.0  # exp(-40) is less than the last digit of 1
 LARGEST_RATIO, SMALLEST_RATIO = math.exp(CLIP), math.exp(-CLIP)
 LARGEST_EXCESS, SMALLEST_EXCESS = math.expm1(CLIP), math.expm1(-CLIP)
 
@@ -137,8 +138,8 @@ def _loop(train: Any, rollout: Any, ends: Any, sums: Any, share: tuple[int, int]
             a, b = np.float64(a_column[token]), np.float64(b_column[token])
             d = a - b
             ratio, excess = _exponentials(d)
-            # |exp(a) - exp(b)| without cancellation: exp(b) |rho - 1|, and exp(a) where rho is beyond all bounds
-            beyond = d > LARGEST_EXPONENT
+            # |exp(a) - exp(b)| without cancellation: exp(b) |rho - 1|, or exp(a) where exp(b) is next to none
+            beyond = d > NEGLIGIBLE
             weight, _ = _exponentials(a if beyond else b)
             gap = weight * (1.0 if beyond else abs(excess))
             ratio = _bounded(ratio, SMALLEST_RATIO, LARGEST_RATIO)

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 SAME_GRADIENT = 1e-5  # relative; further apart than this, gradients made beforehand are not those asked for
 
@@ -33,8 +34,8 @@ def score_tokens(  # noqa: PLR0913, PLR0917 - what a softmax needs, and its two 
         temperature: the sampler's temperature.
         chunk_tokens: tokens whose [chunk, V] float32 logits may be held at once.
         expected: [n] the gradient that backward will bring for the log-probs, where that is known. The logits then
-            serve for both passes, else backward computes them once more, unless all of them fit into one chunk; so it
-            does when another gradient comes. In float32 and float64 only.
+            serve for both passes, in float32 and float64. Without it, or when another gradient comes, backward
+            computes them once more; without it not where all of them fit into one chunk.
     """
     if not torch.is_grad_enabled():  # a Function is told that gradients are wanted all the same
         hidden, head = hidden.detach(), head.detach()
@@ -80,6 +81,7 @@ class _ChunkedScores(torch.autograd.Function):
         return logprobs, entropy, square_sum
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         hidden, head, targets, normalisers, expected = ctx.saved_tensors
         foreseen, kept = ctx.foreseen, ctx.kept

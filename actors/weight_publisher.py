@@ -1,6 +1,6 @@
 """The learners' end of weight transfer: which tensors are sent, by which backend, to which rollout workers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future
 from concurrent.futures import wait as wait_for
 from math import prod
@@ -13,7 +13,7 @@ from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 from vllm.utils.network_utils import get_open_port
 
-from actors.gloo_transfer import GlooTrainerInitInfo
+from actors.gloo_transfer import GlooTrainerInitInfo, InForce
 from actors.rollout_worker import IncompleteUpdate, PrefixCacheKept
 
 CHUNK_BYTES = 256 * 2**20  # vLLM's own 1 GiB is a lot beside an engine that fills the GPU
@@ -28,7 +28,7 @@ class VersionedClient(RayVLLMWeightSyncClient):
         """Finish the update on all rollout workers and tell them its version."""
         super().finish_weight_update(weight_version or str(self.version))
 
-    def begin_update(self, update_info: dict[str, Any]) -> Callable[[], None]:
+    def begin_update(self, update_info: dict[str, Any]) -> InForce:
         """Have all rollout workers take a whole update in one call, which is less than five one after the other.
 
         Returns:
@@ -39,10 +39,13 @@ class VersionedClient(RayVLLMWeightSyncClient):
             handle.take_weight_update.remote(request, str(self.version)).future() for handle in self.handles
         ]
 
-        def in_force() -> None:
-            done, _ = wait_for(taking, return_when=FIRST_EXCEPTION)  # one that failed may leave others waiting for it
+        def in_force(within_s: float | None) -> None:
+            # one that failed may leave others waiting for it
+            done, waiting = wait_for(taking, within_s, return_when=FIRST_EXCEPTION)
             for answer in done:
                 answer.result()
+            if waiting:
+                raise TimeoutError
 
         return in_force
 

@@ -35,6 +35,7 @@ class Session:
     """
 
     local: bool  # a private Ray on this machine, reachable from this machine only
+    shared: bool = False  # several runs work on it at once
     scratch: str | None = None  # of a private Ray: for its processes' temporary files, removed after it
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 bench_app = typer.Typer()
 
 JsonOption = Annotated[Path | None, typer.Option("--json", metavar="F.json", help="also write all measurements there")]
-STEP_PAIRS = {"demo": 9, "bigger": 2}  # a step of the bigger workload takes twenty seconds on either side
+STEP_PAIRS = {"demo": 9, "bigger": 3}  # a step of the bigger workload takes twenty seconds on either side
 WORKLOADS = tuple(STEP_PAIRS)
 SWEEP = Path(__file__).parents[1] / "examples" / "sweep.yaml"
 
@@ -44,7 +44,7 @@ def memory(
         int, typer.Option(min=4, help="of the peak; a quarter of them shows that it does not grow")
     ] = 8192,
     timed_tokens: Annotated[int, typer.Option(min=1, help="that are timed; all their logits must fit")] = 512,
-    pairs: Annotated[int, typer.Option(min=1, help="measurements of each side")] = 2,
+    pairs: Annotated[int, typer.Option(min=1, help="measurements of each side")] = 3,
     json: JsonOption = None,
 ) -> None:
     """Peak and time of log-probs over a vocabulary of 152k, against all logits at once."""
@@ -83,7 +83,7 @@ def step(
         list[str] | None, typer.Option(metavar="NAME", help=f"{' or '.join(WORKLOADS)}; repeatable, default both")
     ] = None,
     pairs: Annotated[
-        int | None, typer.Option(min=1, help="steps of each side; default 9, of the bigger workload 2")
+        int | None, typer.Option(min=1, help="steps of each side; default 9, of the bigger workload 3")
     ] = None,
     trace: Annotated[
         Path | None,

@@ -1,6 +1,7 @@
 """The command that runs a study."""
 
 import threading
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -56,7 +57,7 @@ def sweep(
         with (
             concluding(swept, runs, store, parent, console),
             session(config.cluster) as ray_session,
-            Crews(ray_session, warm=True) as crews,
+            Crews(replace(ray_session, shared=swept.config.parallel > 1), warm=True) as crews,
         ):
             grounds = Grounds(
                 sweep=swept,

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -31,20 +31,28 @@ def measure(sequences: int, pairs: int) -> Result:
     train = np.minimum(rollout + rng.normal(0, 0.02, rollout.size).astype(np.float32), np.float32(0))
     ours = timed(lambda: MismatchSums.from_logprobs(train, rollout, lengths).metrics())
     cores = len(os.sched_getaffinity(0))
-    with TemporaryDirectory() as folder:
-        file = str(Path(folder) / "tokens.npy")
-        np.save(file, train)
-        with bare_process("exp", {"file": file}, {THREADS: "1"}) as bare:
-            with _threads(1):
-                one_core = interleaved(ours, bare.seconds, pairs)
-            with _threads(cores):
-                all_cores = interleaved(ours, bare.seconds, pairs)
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        bare = []
+        for name, tokens in (("float32", train), ("float64", train.astype(np.float64))):
+            file = str(Path(folder) / f"{name}.npy")
+            np.save(file, tokens)
+            bare.append(stack.enter_context(bare_process("exp", {"file": file}, {THREADS: "1"})))
+        converting, ready = bare
+        with _threads(1):
+            one_core = interleaved(ours, converting.seconds, pairs)
+            unconverted = interleaved(ours, ready.seconds, pairs)
+        with _threads(cores):
+            all_cores = interleaved(ours, converting.seconds, pairs)
+            all_unconverted = interleaved(ours, ready.seconds, pairs)
+    on_all = f"on {cores} cores"
     return Result(
         benchmark="metrics",
         settings={"sequences": sequences, "tokens": int(lengths.sum()), "cores": cores},
         figures=(
-            Figure.ratio("all metrics on one core / one exponential on one", one_core, TARGET),
-            Figure.ratio(f"all metrics on {cores} cores / one exponential on one", all_cores, None),
+            Figure.ratio("all metrics on one core / exponentials of the same float32 tokens", one_core, TARGET),
+            Figure.ratio("the same / exponentials of tokens that are float64 already", unconverted, None),
+            Figure.ratio(f"all metrics {on_all} / exponentials of the same float32 tokens, on one", all_cores, TARGET),
+            Figure.ratio("these / exponentials of tokens that are float64 already", all_unconverted, None),
         ),
     )
 

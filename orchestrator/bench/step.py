@@ -161,7 +161,7 @@ def _step(workload: Workload, *, traced: bool) -> Iterator[tuple[Witness, Traini
 def _bare(workload: Workload) -> Iterator[tuple[BareProcess, BareProcess]]:
     rollout, learner = workload.config.rollout, workload.config.learner
     threads = len(os.sched_getaffinity(0))
-    env = {**VLLM_ENV, "OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": str(SPINS)}
+    env = {**VLLM_ENV, "OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", str(SPINS))}
     of_engine = {**env, "OMP_NUM_THREADS": "1"} if is_tiny(workload.model) else env
     engine = {
         "model": workload.model.path,

@@ -16,6 +16,7 @@ from orchestrator.config import ExperimentConfig
 from orchestrator.crew.crew import Crew
 from orchestrator.crew.crews import Crews
 from orchestrator.crew.standing import CrewRequest
+from orchestrator.crew.worker_specs import SPINS
 from orchestrator.model_files import ModelFiles
 
 TARGET = 0.8
@@ -115,7 +116,7 @@ def _crew(model: ModelFiles) -> Iterator[Crew]:
 @contextmanager
 def _bare(model: str, folder: str) -> Iterator[tuple[BareProcess, BareProcess]]:
     threads = len(os.sched_getaffinity(0))
-    env = {**VLLM_ENV, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    env = {**VLLM_ENV, "OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", str(SPINS))}
     settings = {"model": model, "store": str(Path(folder) / "store"), "threads": threads}
     with ExitStack() as stack:
         sender, receiver = (BareProcess.start("weights", {**settings, "rank": rank}, env) for rank in (0, 1))

@@ -118,7 +118,8 @@ def _common_env(
         threads = 1
     # On cores that others need, threads that spin at every barrier cost far more than sleeping ones; on idle cores
     # falling asleep at once does (measured in docs/operations.md).
-    spins = SPINS if session.local and not config.max_staleness else 0
+    alone = session.local and not session.shared and not config.max_staleness
+    spins = SPINS if alone else 0
     env = {
         "OMP_NUM_THREADS": str(max(1, threads)),
         "OMP_WAIT_POLICY": "PASSIVE",

@@ -1,7 +1,6 @@
 """The driver of a study: baselines first, then trials side by side, then what came of them."""
 
 import errno
-import os
 import threading
 import traceback
 from collections.abc import Callable
@@ -65,8 +64,6 @@ class Study:
             As `Experiment.run`, for a baseline; for a trial only what every other would meet as well.
         """
         config = self._grounds.sweep.config
-        if config.parallel > 1:  # trials beside one another: threads that spin would take each other's cores
-            os.environ.setdefault("GOMP_SPINCOUNT", "0")
         if self._grounds.sweep.shares:
             self._run_beside(self._run_baselines, 1)
         self._run_beside(self._run_trials, min(config.parallel, config.trials))

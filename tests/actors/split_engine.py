@@ -6,7 +6,6 @@ Prints a JSON line with what came of it, and the ids of the engine's processes.
 import json
 import os
 import signal
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, Wei
 
 from actors.config import RolloutConfig
 from actors.faults import Faults
+from actors.gloo_transfer import InForce
 from actors.messages import SampleRequest, TrainSequence
 from actors.policy_model import PaddedBatch, PolicyModel
 from actors.rollout_worker import EngineSpec, RolloutWorker
@@ -39,7 +39,7 @@ class Client:
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         self._worker.init_weight_transfer_engine(WeightTransferInitRequest(init_info=init_info))
 
-    def begin_update(self, update_info: Any) -> Callable[[], None]:
+    def begin_update(self, update_info: Any) -> InForce:
         request = WeightTransferUpdateRequest(update_info=update_info)
         taking = self._thread.submit(self._worker.take_weight_update, request, "1")
         return taking.result

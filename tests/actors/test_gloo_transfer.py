@@ -1,6 +1,7 @@
 """Weights over gloo: the wire form of metadata, and real tensors from one end to the other."""
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,7 @@ from actors.gloo_transfer import (
     GlooTrainerInitInfo,
     GlooUpdateInfo,
     GlooWeightTransferEngine,
+    InForce,
 )
 from actors.weight_buckets import Bucket, BucketSource
 
@@ -74,9 +76,16 @@ class Client:
         self.calls.append("init")
         self.receiver.init_transfer_engine(GlooInitInfo(**init_info))
 
-    def begin_update(self, update_info: dict[str, Any]) -> Callable[[], None]:
+    def begin_update(self, update_info: dict[str, Any]) -> InForce:
         self.calls.append("update")
-        return ThreadPoolExecutor(max_workers=1).submit(self.receiver.update_weights, update_info).result
+        return ThreadPoolExecutor(max_workers=1).submit(self._take, update_info).result
+
+    def _take(self, update_info: dict[str, Any]) -> None:
+        try:
+            self.receiver.update_weights(update_info)
+        except BaseException:
+            self.receiver.shutdown()
+            raise
 
 
 def receiver_for(model: RecordingModel) -> GlooWeightTransferEngine:
@@ -159,6 +168,39 @@ def test_an_update_that_a_receiver_refuses_raises_what_it_said(tmp_path: Path, m
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     sender, _ = connected(Refusing(), Source({"a": torch.zeros(2)}))
     with pytest.raises(KeyError, match="no such layer"):
+        sender.send_weights()
+
+
+@pytest.mark.parametrize("tensors", [1, 5])
+def test_a_receiver_that_fails_before_it_has_received_anything_is_not_waited_for(
+    tensors: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gloo_transfer, "BUCKET_BYTES", 8)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    sender, client = connected(RecordingModel(), Source({str(i): torch.zeros(2) for i in range(tensors)}))
+
+    def fail(update_info: dict[str, Any]) -> None:
+        raise MemoryError("the engine cannot wake up")
+
+    monkeypatch.setattr(client.receiver, "update_weights", fail)
+    started = time.monotonic()
+    with pytest.raises(MemoryError, match="cannot wake up"):
+        sender.send_weights()
+    assert time.monotonic() - started < gloo_transfer.TIMEOUT.total_seconds() / 2
+
+
+def test_an_error_of_the_senders_own_is_not_taken_for_that_of_a_receiver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(Source):
+        def packed(self, packing: Sequence[Bucket]) -> Iterator[Tensor]:
+            yield from super().packed(packing[:1])
+            raise KeyError("no such shard")
+
+    monkeypatch.setattr(gloo_transfer, "BUCKET_BYTES", 8)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    sender, _ = connected(RecordingModel(), Broken({"a": torch.zeros(2), "b": torch.zeros(2)}))
+    with pytest.raises(KeyError, match="no such shard"):
         sender.send_weights()
 
 

@@ -185,11 +185,21 @@ def test_eager_attention_gives_the_scores_of_sdpa(build: Callable[..., Learner])
     assert max(float(abs(a - b).max()) for a, b in zip(scores, expected, strict=True)) < 1e-4
 
 
-def test_compiling_without_a_compiler_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(CompilerMissing, match=r"learner\.compile: got true, expected false where there is no"):
+@pytest.mark.parametrize(("device", "variable"), [("cpu", "CXX"), ("cuda", "CC")])
+def test_compiling_without_a_compiler_is_refused_in_one_line(
+    device: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "no-such-compiler")
+    with pytest.raises(CompilerMissing, match=r"compile: got true, expected false where no-such-compiler \(C"):
+        compile_layers([], device)
+
+
+def test_compiling_without_pythons_headers_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    with pytest.raises(CompilerMissing, match=r"expected false where .*/Python\.h is missing"):
         compile_layers([], "cpu")
-    compile_layers([], "cuda")
 
 
 @pytest.mark.long

@@ -35,6 +35,8 @@ def by_hand(a: float, b: float) -> list[float]:
 @example(-1e4, 0.0)
 @example(0.0, -699.0)
 @example(-1.0, -702.0)
+@example(-500.0, -1199.0)
+@example(-710.0, -709.0)
 @example(-5e-324, 0.0)
 @example(-20.0, 0.0)
 @example(0.0, -20.000001)

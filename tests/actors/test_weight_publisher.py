@@ -94,7 +94,12 @@ def test_a_whole_update_is_one_call_with_its_version_and_waits_for_all() -> None
     assert [handle.asked for handle in handles] == [[({"names": ["a"]}, "7")]] * 2
     for handle in handles:
         handle.answer.set_result(None)
-    in_force()
+    in_force(None)
+
+
+def test_one_that_does_not_answer_in_time_is_told_from_one_that_has_failed() -> None:
+    with pytest.raises(TimeoutError):
+        VersionedClient([Handle()]).begin_update({})(0.01)
 
 
 def test_one_that_fails_is_told_of_though_another_never_answers() -> None:
@@ -102,7 +107,7 @@ def test_one_that_fails_is_told_of_though_another_never_answers() -> None:
     in_force = VersionedClient(handles).begin_update({})
     handles[1].answer.set_exception(IncompleteUpdate("model.layers.1.mlp", ["up_proj"]))
     with pytest.raises(IncompleteUpdate):
-        in_force()
+        in_force(None)
 
 
 def test_an_unknown_backend_is_refused_with_those_there_are() -> None:

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ def length(sequence: dict[str, list[int]]) -> int:
     return len(sequence["prompt"]) + len(sequence["response"])
 
 
-def loss_of(model: torch.nn.Module, batch: list[dict[str, list[int]]], temperature: float) -> Tensor:
+def loss_of(model: Any, batch: list[dict[str, list[int]]], temperature: float) -> Tensor:
     """Sum of -advantage * log-prob over the response tokens; padding stands on the right."""
     width = max(map(length, batch))
     tokens = torch.zeros(len(batch), width, dtype=torch.long)
@@ -54,11 +55,12 @@ def loss_of(model: torch.nn.Module, batch: list[dict[str, list[int]]], temperatu
         end, start = length(sequence), len(sequence["prompt"])
         tokens[row, :end] = torch.tensor(sequence["prompt"] + sequence["response"])
         mask[row, start:end] = 0.5  # an advantage
-    logits = model(input_ids=tokens, use_cache=False).logits[:, :-1].float() / temperature
-    logprobs = torch.log_softmax(logits, -1).gather(-1, tokens[:, 1:, None]).squeeze(-1)
+    chosen = mask[:, 1:] != 0  # the head is needed for the responses only
+    hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1][chosen]
+    logprobs = torch.log_softmax(model.lm_head(hidden) / temperature, -1)
     with torch.no_grad():
-        _entropy = -(logits.softmax(-1) * torch.log_softmax(logits, -1)).sum(-1)
-    return -(logprobs * mask[:, 1:]).sum()
+        _entropy = -(logprobs.exp() * logprobs).sum(-1)
+    return -(logprobs.gather(-1, tokens[:, 1:][chosen][:, None]).squeeze(-1) * mask[:, 1:][chosen]).sum()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What workers are started with: read off the config, with nothing started."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +130,9 @@ def test_threads_spin_for_a_moment_only_where_nobody_else_is_at_work(
     turns, overlap = of(file), of(file, {"max_staleness": 1})
     spins = [
         worker_specs.rollout_env(config, MODEL, where, "")["GOMP_SPINCOUNT"]
-        for config, where in ((turns, HERE), (overlap, HERE), (turns, ELSEWHERE))
+        for config, where in ((turns, HERE), (overlap, HERE), (turns, ELSEWHERE), (turns, replace(HERE, shared=True)))
     ]
-    assert spins == [str(worker_specs.SPINS), "0", "0"]
+    assert spins == [str(worker_specs.SPINS), "0", "0", "0"]
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     assert worker_specs.rollout_env(turns, MODEL, HERE, "")["GOMP_SPINCOUNT"] == "7"
 
