@@ -53,7 +53,7 @@ format: $(READY) ## format, and fix what can be fixed
 lock: $(READY) ## resolve requirements/*.in into the locks again
 	$(BIN)/python requirements/lock.py || PIP_EXTRA_INDEX_URL=$(TORCH_CPU_INDEX) $(BIN)/python requirements/lock.py
 
-bench: $(READY) ## measure speed against the bare parts, all but the peer: a quarter of an hour
+bench: $(READY) ## measure speed against the bare parts, all but the peer: a quarter of an hour or less
 	for name in metrics decide memory sync step staleness sweep; do $(BIN)/evenkeel bench $$name --json runs/bench/$$name.json || exit; done
 
 bench-peer: $(READY) $(PEER_READY) ## time a step beside TRL's, which gets an environment of its own
