@@ -1,6 +1,7 @@
 """One vLLM engine in its own process: samples responses and loads the weights the learners send."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,7 +181,8 @@ class RolloutWorker:
             self.start_weight_update()
             self.update_weights(request)
         except BaseException:
-            self._leave_transfer()  # or the sender would wait for this end
+            with suppress(Exception):  # what went wrong first is what counts
+                self._leave_transfer()  # or the sender would wait for this end
             raise
         self.finish_weight_update()
         self.update_weight_version(version)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from actors.logprob_pairs import CLIP
 
-ROWS = 11  # CLIP is compiled into the loop: who changes it changes this file, too, or an old loop is found again
+ROWS = 11
 TOKENS_FOR_A_THREAD = 65_536  # 0.2 ms; to start a thread takes a tenth of that
 
 # exp(x) = 2^k exp(r), k the integer nearest to x / ln 2 and r = x - k ln 2 (with ln 2 in two parts, so that no digit is
@@ -46,6 +46,7 @@ Q = (
 Q0, Q1, Q2, Q3, Q4, Q5, Q6, Q7, Q8, Q9 = Q
 LARGEST_EXPONENT = 700.0  # of e; beyond it float64 would overflow
 NEGLIGIBLE = 40.0  # exp(-40) is less than the last digit of 1
+# Compiled into the loop, which is found again while this file stays as it is: another CLIP asks for a change here.
 LARGEST_RATIO, SMALLEST_RATIO = math.exp(CLIP), math.exp(-CLIP)
 LARGEST_EXCESS, SMALLEST_EXCESS = math.expm1(CLIP), math.expm1(-CLIP)
 

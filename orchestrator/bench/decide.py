@@ -28,7 +28,6 @@ from cluster.plan import Bundle, Plan, Seat
 from cluster.pool import Pool
 from cluster.session import session
 from cluster.waiting import Patience
-from orchestrator.bench.pairs import Spread
 from orchestrator.bench.result import Figure, Result
 from orchestrator.crew.crew import Crew
 from orchestrator.crew.restarts import Restarts
@@ -152,5 +151,4 @@ def _figures(num: int, whole_ms: Sequence[float], decided_ms: Sequence[float]) -
         (f"{num} ranks: statistics to scheduler to lr", decided_ms, TARGETS_MS.get(num)),
         (f"{num} ranks: that, and {num} calls that fetch the statistics", whole_ms, None),
     ):
-        spread = Spread.of(values)
-        yield Figure(name=name, value=spread.median, unit="ms", target=target, spread=spread)
+        yield Figure.median(name, "ms", values, target)

@@ -4,7 +4,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +91,16 @@ class PacedRun:
         self._records: list[StepRecord] = []
         self._started = time.perf_counter()
         return steps > 0
+
+
+def kept(turn: Callable[[], Turn], turns: list[Turn]) -> Callable[[], float]:
+    """A side of a comparison, as `interleaved` takes it; each of its turns is added to `turns`."""
+
+    def seconds() -> float:
+        turns.append(turn())
+        return turns[-1].seconds
+
+    return seconds
 
 
 @contextmanager

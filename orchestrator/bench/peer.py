@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import distributions
 from pathlib import Path
@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from orchestrator.bench.bare_process import bare_process
-from orchestrator.bench.paced_run import SEED, Turn, paced_run
-from orchestrator.bench.pairs import Pairs, Spread, interleaved
+from orchestrator.bench.paced_run import SEED, Turn, kept, paced_run
+from orchestrator.bench.pairs import Pairs, interleaved
 from orchestrator.bench.result import Figure, Result
 from orchestrator.bench.workloads import WORKLOADS, Workload
 from orchestrator.config import ExperimentConfig
@@ -130,18 +130,8 @@ def _turns(workload: Workload, settings: Mapping[str, Any], num: int) -> tuple[l
     ):
         ours: list[Turn] = []
         theirs: list[Turn] = []
-        interleaved(_kept(run.turn, ours), _kept(lambda: Turn(**peer.once()), theirs), num, warm_ups=WARM_UPS)
+        interleaved(kept(run.turn, ours), kept(lambda: Turn(**peer.once()), theirs), num, warm_ups=WARM_UPS)
     return ours[WARM_UPS:], theirs[WARM_UPS:]
-
-
-def _kept(turn: Callable[[], Turn], kept: list[Turn]) -> Callable[[], float]:
-    """A side of the comparison, whose turns are kept."""
-
-    def seconds() -> float:
-        kept.append(turn())
-        return kept[-1].seconds
-
-    return seconds
 
 
 def figures_of(name: str, ours: Sequence[Turn], theirs: Sequence[Turn]) -> Iterator[Figure]:
@@ -163,23 +153,19 @@ def figures_of(name: str, ours: Sequence[Turn], theirs: Sequence[Turn]) -> Itera
     )
     steps = STEPS_PER_TURN[name]
     for side, turns in (("ours", ours), ("TRL", theirs)):
-        yield _told(f"{name}: {side}", "tokens/s", [_rate(turn) for turn in turns])
-        yield _told(f"{name}: {side}, a step", "s", [turn.seconds / steps for turn in turns])
-        yield _told(f"{name}: {side}, tokens of a step", "", [turn.tokens / steps for turn in turns])
+        yield Figure.median(f"{name}: {side}", "tokens/s", [_rate(turn) for turn in turns])
+        yield Figure.median(f"{name}: {side}, a step", "s", [turn.seconds / steps for turn in turns])
+        yield Figure.median(f"{name}: {side}, tokens of a step", "", [turn.tokens / steps for turn in turns])
     sampling = [turn.sampling_s / steps for turn in theirs]
-    yield _told(f"{name}: TRL, sampling of a step", "s", sampling)
+    yield Figure.median(f"{name}: TRL, sampling of a step", "s", sampling)
     records = [record for turn in ours for record in turn.records]
     for phase in PHASES:
-        yield _told(f"{name}: ours, {phase} of a step", "s", [record.metrics[f"time/{phase}"] for record in records])
+        seconds = [record.metrics[f"time/{phase}"] for record in records]
+        yield Figure.median(f"{name}: ours, {phase} of a step", "s", seconds)
 
 
 def _rate(turn: Turn) -> float:
     return turn.tokens / turn.seconds
-
-
-def _told(name: str, unit: str, values: Sequence[float]) -> Figure:
-    spread = Spread.of(values)
-    return Figure(name=name, value=spread.median, unit=unit, spread=spread)
 
 
 def _versions() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What a benchmark found, as a table on the screen and as JSON."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,12 @@ class Figure:
     def ratio(name: str, pairs: Pairs, target: float | None) -> "Figure":
         """Ours over bare: of the medians, with the spread of the pairs."""
         return Figure(name=name, value=pairs.ratio, target=target, spread=pairs.ratios, pairs=pairs)
+
+    @staticmethod
+    def median(name: str, unit: str, values: Sequence[float], target: float | None = None) -> "Figure":
+        """The median of single measurements, with their spread."""
+        spread = Spread.of(values)
+        return Figure(name=name, value=spread.median, unit=unit, target=target, spread=spread)
 
     @property
     def holds(self) -> bool | None:

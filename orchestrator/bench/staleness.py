@@ -1,12 +1,12 @@
 """Steps whose batch was sampled during the step before, against steps one after the other: real runs of stand-ins."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 from cluster.config import ClusterConfig
 from cluster.session import session
-from orchestrator.bench.paced_run import FILE, PacedRun, Turn, paced_run_in
-from orchestrator.bench.pairs import Pairs, Spread, interleaved
+from orchestrator.bench.paced_run import FILE, Turn, kept, paced_run_in
+from orchestrator.bench.pairs import Pairs, interleaved
 from orchestrator.bench.result import Figure, Result
 from orchestrator.bench.workloads import Workload
 from orchestrator.config import ExperimentConfig
@@ -27,16 +27,16 @@ def measure(turns: int, steps_per_turn: int, seconds: float) -> Result:
         steps_per_turn: of a run, one after the other.
         seconds: that sampling takes in a step, and as long again what is learnt from it, with the weights' way back.
     """
-    kept: dict[int, list[Turn]] = {0: [], 1: []}
+    turns_at: dict[int, list[Turn]] = {0: [], 1: []}
     with ExitStack() as stack:
         opened = stack.enter_context(session(ClusterConfig()))
         fresh, stale = (
-            _kept(stack.enter_context(paced_run_in(opened, workload(staleness, seconds), steps_per_turn)), of_run)
-            for staleness, of_run in kept.items()
+            kept(stack.enter_context(paced_run_in(opened, workload(staleness, seconds), steps_per_turn)).turn, of_run)
+            for staleness, of_run in turns_at.items()
         )
         interleaved(stale, fresh, turns, warm_ups=WARM_UPS)
     settings = {"turns": turns, "steps_per_turn": steps_per_turn, "seconds": seconds, "workers": WORKERS}
-    figures = figures_of(kept[0][WARM_UPS:], kept[1][WARM_UPS:])
+    figures = figures_of(turns_at[0][WARM_UPS:], turns_at[1][WARM_UPS:])
     return Result(benchmark="staleness", settings=settings, figures=tuple(figures))
 
 
@@ -89,29 +89,16 @@ def figures_of(fresh: Sequence[Turn], stale: Sequence[Turn]) -> Iterator[Figure]
         pairs=rates,
     )
     for staleness, turns in enumerate((fresh, stale)):
-        yield _told(f"at {staleness}: a step", "s", [1 / _rate(turn) for turn in turns])
+        yield Figure.median(f"at {staleness}: a step", "s", [1 / _rate(turn) for turn in turns])
         records = [record.metrics for turn in turns for record in turn.records]
         for key in ("sampling/staleness_mean", "sampling/staleness_max"):
-            # A run at 0 does not record it: it ends at a token of older weights.
+            # A run at 0 does not record it: it would stop at a token of older weights.
             ages = [metrics.get(key, 0.0) for metrics in records]
-            yield _told(f"at {staleness}: {key}", "updates", ages)
+            yield Figure.median(f"at {staleness}: {key}", "updates", ages)
         for phase in PHASES:
             if found := [metrics[f"time/{phase}"] for metrics in records if f"time/{phase}" in metrics]:
-                yield _told(f"at {staleness}: {phase} of a step", "s", found)
-
-
-def _kept(run: PacedRun, kept: list[Turn]) -> Callable[[], float]:
-    def seconds() -> float:
-        kept.append(run.turn())
-        return kept[-1].seconds
-
-    return seconds
+                yield Figure.median(f"at {staleness}: {phase} of a step", "s", found)
 
 
 def _rate(turn: Turn) -> float:
     return len(turn.records) / turn.seconds
-
-
-def _told(name: str, unit: str, values: Sequence[float]) -> Figure:
-    spread = Spread.of(values)
-    return Figure(name=name, value=spread.median, unit=unit, spread=spread)

@@ -14,7 +14,7 @@ from actors.faults import Faults
 from actors.messages import LearnerShard, Response, SampleRequest
 from cluster.session import session
 from orchestrator.bench.bare_process import BareProcess, bare_process
-from orchestrator.bench.pairs import Pairs, Spread
+from orchestrator.bench.pairs import Pairs
 from orchestrator.bench.result import Figure, Result
 from orchestrator.bench.sync import VLLM_ENV
 from orchestrator.bench.trace import LOG, TRACED, Span, collect, write_trace
@@ -130,8 +130,7 @@ def _figures(workload: Workload, ours: Seconds, bare: Seconds) -> Iterator[Figur
     told = [("whole step", ours["step"]), *((f"  {phase}", ours[phase]) for phase in PHASES)]
     told += [("bare parts", parts), *((f"  {part}", seconds) for part, seconds in bare.items())]
     for name, seconds in told:
-        spread = Spread.of(seconds)
-        yield Figure(name=f"{workload.name}: {name}", value=spread.median, unit="s", spread=spread)
+        yield Figure.median(f"{workload.name}: {name}", "s", seconds)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from cluster.session import session
 from orchestrator.bench.bare_process import BareProcess
 from orchestrator.bench.made_models import make_model, weight_bytes
-from orchestrator.bench.pairs import Pairs, Spread, interleaved
+from orchestrator.bench.pairs import Pairs, interleaved
 from orchestrator.bench.result import Figure, Result
 from orchestrator.config import ExperimentConfig
 from orchestrator.crew.crew import Crew
@@ -79,17 +79,12 @@ def measure(mib: int, pairs: int) -> Result:
                 spread=rates.ratios,
                 pairs=rates,
             ),
-            _rate("weights published", rates.ours),
-            _rate("bare broadcast and load", rates.bare),
-            _rate("bare broadcast alone", [sent / MIB / seconds for seconds in broadcasts]),
-            _rate("bare load alone", [sent / MIB / seconds for seconds in loads]),
+            Figure.median("weights published", "MiB/s", rates.ours),
+            Figure.median("bare broadcast and load", "MiB/s", rates.bare),
+            Figure.median("bare broadcast alone", "MiB/s", [sent / MIB / seconds for seconds in broadcasts]),
+            Figure.median("bare load alone", "MiB/s", [sent / MIB / seconds for seconds in loads]),
         ),
     )
-
-
-def _rate(name: str, values: "tuple[float, ...] | list[float]") -> Figure:
-    spread = Spread.of(values)
-    return Figure(name=name, value=spread.median, unit="MiB/s", spread=spread)
 
 
 @contextmanager

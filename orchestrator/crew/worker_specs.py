@@ -36,7 +36,7 @@ def started_with(config: ExperimentConfig, model: ModelFiles, session: Session) 
     """All that the processes of a run without faults depend on, but for the scheduler's: equal for runs that can take
     turns with the same ones.
     """
-    envs = (rollout_env(config, model, session, ""), learner_env(config, model, session, ""))
+    envs = (rollout_env(config, model, session, ""), learner_env(config, session, ""))
     specs = (engine_specs(config, model, Faults()), learner_specs(config, model, Faults()))
     return (plan_of(config), patience_of(config), config.simulation, *envs, *specs)
 
@@ -87,8 +87,10 @@ def learner_specs(config: ExperimentConfig, model: ModelFiles, faults: Faults) -
 
 def rollout_env(config: ExperimentConfig, model: ModelFiles, session: Session, scratch: str) -> dict[str, str]:
     """Environment of a rollout worker's process; `scratch` is for its temporary files."""
+    env = _common_env(config, config.rollout, session, scratch)
     return {
-        **_common_env(config, config.rollout, model, session, scratch),
+        **env,
+        "OMP_NUM_THREADS": "1" if is_tiny(model) else env["OMP_NUM_THREADS"],
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in the actor's own process
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # its binding fights with the learners over few cores
         "VLLM_CPU_KVCACHE_SPACE": str(config.rollout.kv_cache_gib),
@@ -97,25 +99,23 @@ def rollout_env(config: ExperimentConfig, model: ModelFiles, session: Session, s
     }
 
 
-def learner_env(config: ExperimentConfig, model: ModelFiles, session: Session, scratch: str) -> dict[str, str]:
+def learner_env(config: ExperimentConfig, session: Session, scratch: str) -> dict[str, str]:
     """Environment of a learner's process; `scratch` is for its temporary files."""
-    return _common_env(config, config.learner, model, session, scratch)
+    return _common_env(config, config.learner, session, scratch)
 
 
 def is_tiny(model: ModelFiles) -> bool:
-    """Whether its weights, if they are in a folder, are so few that one thread is faster than several."""
+    """Whether its weights, if they are in a folder, are so few that one thread suits an engine best."""
     sizes = [file.stat().st_size for file in Path(model.path).glob("*.safetensors")]
     return 0 < sum(sizes) < TINY_BYTES
 
 
 def _common_env(
-    config: ExperimentConfig, role: RolloutConfig | LearnerConfig, model: ModelFiles, session: Session, scratch: str
+    config: ExperimentConfig, role: RolloutConfig | LearnerConfig, session: Session, scratch: str
 ) -> dict[str, str]:
     # The phases of a step take turns: the workers of one role share the machine, those of another then wait. On a
     # cluster's nodes others may be at work, too.
     threads = len(os.sched_getaffinity(0)) // role.workers if session.local else int(role.cpus_per_worker)
-    if is_tiny(model):
-        threads = 1
     # On cores that others need, threads that spin at every barrier cost far more than sleeping ones; on idle cores
     # falling asleep at once does (measured in docs/operations.md).
     alone = session.local and not session.shared and not config.max_staleness

@@ -74,7 +74,7 @@ def workers(  # noqa: PLR0913, PLR0917 - one for each part
             learning.worker,
             slots["learner"],
             learning.arguments,
-            env=worker_specs.learner_env(config, model, session, place),
+            env=worker_specs.learner_env(config, session, place),
             patience=patience,
             per_process=learning.per_process,
             title=config.name,

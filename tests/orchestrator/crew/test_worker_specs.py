@@ -98,22 +98,22 @@ def test_schedulers_do_not_share_their_memory(file: Path) -> None:
 
 def test_on_one_machine_the_workers_of_a_role_share_its_cores_and_stay_on_loopback(file: Path) -> None:
     cores = len(os.sched_getaffinity(0))
-    env = worker_specs.learner_env(of(file, {"learner": {"workers": 1}}), MODEL, HERE, "/scratch")
+    env = worker_specs.learner_env(of(file, {"learner": {"workers": 1}}), HERE, "/scratch")
     assert env["OMP_NUM_THREADS"] == str(cores)
     many = of(file, {"learner": {"workers": cores + 1}})
-    assert worker_specs.learner_env(many, MODEL, HERE, "/scratch")["OMP_NUM_THREADS"] == "1"
+    assert worker_specs.learner_env(many, HERE, "/scratch")["OMP_NUM_THREADS"] == "1"
     assert (env["GLOO_SOCKET_IFNAME"], env["TMPDIR"]) == ("lo", "/scratch")
 
 
 def test_in_a_cluster_nothing_is_said_of_this_machines_cores_network_and_folders(file: Path) -> None:
-    env = worker_specs.learner_env(of(file), MODEL, ELSEWHERE, "/scratch")
+    env = worker_specs.learner_env(of(file), ELSEWHERE, "/scratch")
     assert env["OMP_NUM_THREADS"] == "1"
     reserving = of(file, {"learner": {"workers": 2, "cpus_per_worker": 6.5}})
-    assert worker_specs.learner_env(reserving, MODEL, ELSEWHERE, "/scratch")["OMP_NUM_THREADS"] == "6"
+    assert worker_specs.learner_env(reserving, ELSEWHERE, "/scratch")["OMP_NUM_THREADS"] == "6"
     assert not {"GLOO_SOCKET_IFNAME", "TMPDIR"} & env.keys()
 
 
-def test_a_tiny_model_gets_one_thread(file: Path, tmp_path: Path) -> None:
+def test_the_engine_of_a_tiny_model_gets_one_thread(file: Path, tmp_path: Path) -> None:
     weights = tmp_path / "model.safetensors"
     model = ModelFiles(path=str(tmp_path), context_length=512)
     weights.write_bytes(b"0" * 1000)
@@ -140,7 +140,7 @@ def test_threads_spin_for_a_moment_only_where_nobody_else_is_at_work(
 def test_engines_have_the_common_environment_and_their_own(file: Path) -> None:
     config = of(file, {"rollout": {"workers": 2, "kv_cache_gib": 3}})
     env = worker_specs.rollout_env(config, MODEL, HERE, "/scratch")
-    assert worker_specs.learner_env(config, MODEL, HERE, "/scratch").keys() <= env.keys()
+    assert worker_specs.learner_env(config, HERE, "/scratch").keys() <= env.keys()
     assert env["VLLM_CPU_KVCACHE_SPACE"] == "3"
     assert env["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
     assert env["TORCH_COMPILE_DISABLE"] == "1"
