@@ -200,3 +200,12 @@ def test_over_a_vocabulary_of_152k_more_tokens_take_no_larger_piece_of_logits(nu
             hidden, head, torch.zeros(num_tokens, dtype=torch.long), 1.0, chunk_tokens
         ).logprobs.sum().backward()
     assert (chunk_tokens - 1) * vocabulary < largest.numel <= chunk_tokens * vocabulary
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 1000])
+def test_a_gradient_of_the_gradient_is_refused(chunk_tokens: int) -> None:
+    hidden, head, targets = inputs()
+    logprobs = score_tokens(hidden, head, targets, 1.0, chunk_tokens).logprobs
+    (gradient,) = torch.autograd.grad(logprobs.square().sum(), hidden, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
