@@ -6,7 +6,7 @@ Weights are made of d = a - b, the log-probs of a token under learner and sample
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,8 @@ class TokenWeights(NamedTuple):
 class Correction(Settings, ABC):
     """The `learner.correction:` block, one class per kind."""
 
+    by_token: ClassVar[bool] = False  # whether a token's weight hangs on its own log-probs alone
+
     def weigh(
         self, train: NDArray[np.floating[Any]], rollout: NDArray[np.floating[Any]], lengths: list[int]
     ) -> TokenWeights:
@@ -57,6 +59,7 @@ class NoCorrection(Correction):
     """No importance correction: every token weighs 1."""
 
     kind: Literal["none"] = "none"
+    by_token = True
 
     def of_differences(self, diff: Floats, lengths: NDArray[np.int64]) -> TokenWeights:
         return _kept(np.ones_like(diff), lengths)
@@ -70,6 +73,7 @@ class TokenTis(Correction):
     """
 
     kind: Literal["token_tis"] = "token_tis"
+    by_token = True
     cap: float = Field(2.0, gt=0)
 
     def of_differences(self, diff: Floats, lengths: NDArray[np.int64]) -> TokenWeights:
@@ -114,6 +118,7 @@ class TokenMask(Masking):
     """
 
     kind: Literal["token_mask"] = "token_mask"
+    by_token = True
     lo: Bound = 0.5
     hi: Bound = 5.0
 

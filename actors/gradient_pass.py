@@ -19,6 +19,7 @@ from actors.messages import GradientReport, LearnerShard, TokenRecord, TrainSequ
 from actors.policy_model import PaddedBatch, PolicyModel
 from actors.statistics import MismatchSums
 from actors.token_baseline import optimal_token_baseline, score_norms
+from actors.token_scores import Foresight
 
 Floats = NDArray[np.float64]
 Advantages = list[Floats]  # one array [T_i] a sequence
@@ -80,10 +81,10 @@ class GradientPass:
     ) -> GradientReport:
         batch = PaddedBatch(sequences, self._model.device)
         divisors = self._divisors(batch.lengths, shard)
-        expected = self._expected_gradient(advantages, divisors, shard)
-        scores = self._model(batch.input_ids, batch.positions, batch.targets, expected=expected)
-        train = scores.logprobs.detach().cpu().numpy()
         rollout = _joined([sequence.rollout_logprobs for sequence in sequences], np.float32)
+        foresight = self._foresight(rollout, advantages, divisors, shard)
+        scores = self._model(batch.input_ids, batch.positions, batch.targets, foresight=foresight)
+        train = scores.logprobs.detach().cpu().numpy()
         mismatch = _mismatch(train, rollout, sequences)
         if shard.keep_tokens:
             pieces = np.split(train, np.cumsum(batch.lengths)[:-1]) if sequences else []
@@ -112,13 +113,23 @@ class GradientPass:
             logprobs, logprobs.detach(), _like(logprobs, _joined(advantages)), _like(logprobs, weights), self._clip
         )
 
-    def _expected_gradient(self, advantages: Advantages, divisors: Floats, shard: LearnerShard) -> Tensor | None:
-        """The gradient of the log-probs, which is known before they are where no correction waits for them."""
-        if self._config.correction.kind != "none":
+    def _foresight(
+        self, rollout: NDArray[np.float32], advantages: Advantages, divisors: Floats, shard: LearnerShard
+    ) -> Foresight | None:
+        """The gradient of each log-prob, unless a correction weighs it by those of its whole sequence."""
+        correction = self._config.correction
+        if not correction.by_token:
             return None
-        factor = self._world_size * self._loss_scale(shard)
-        values = -factor * _joined(advantages) / divisors
-        return torch.from_numpy(values).to(self._model.device)
+        unweighted = -self._world_size * self._loss_scale(shard) * _joined(advantages) / divisors
+
+        def foresight(logprobs: Tensor, place: slice) -> Tensor:
+            values = unweighted[place]
+            if correction.kind != "none":
+                train = logprobs.cpu().numpy()
+                values = values * correction.weigh(train, rollout[place], [train.size]).weights
+            return _like(logprobs, values)
+
+        return foresight
 
     def _loss_scale(self, shard: LearnerShard) -> float:
         """A power of two that the loss is multiplied by, and the gradient divided by afterwards: 1 but in float16.

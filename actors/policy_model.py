@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from actors.attention import Implementation
 from actors.messages import TrainSequence
-from actors.token_scores import TokenScores, score_tokens
+from actors.token_scores import Foresight, TokenScores, score_tokens
 
 SMALLEST_UNIT = 2**18  # weights; gathering fewer by themselves takes longer than to hold on to 1 MiB
 
@@ -94,19 +94,19 @@ class PolicyModel(nn.Module):
         positions: Tensor,
         targets: Tensor,
         head: Tensor | None = None,
-        expected: Tensor | None = None,
+        foresight: Foresight | None = None,
     ) -> TokenScores:
         """Scores of `targets` [n], each predicted at the flat position [n] of `input_ids` [B, L].
 
         Padding stands on the right, where causal attention keeps it from every real token, so no mask is needed.
-        `head` [V, H] stands in for the model's own output head; `expected` [n] is that of `score_tokens`.
+        `head` [V, H] stands in for the model's own output head; `foresight` is that of `score_tokens`.
         """
         decoder = self.model.get_decoder()
         hidden = decoder(input_ids=input_ids, use_cache=False).last_hidden_state
         if head is None:
             head = self.model.get_output_embeddings().weight
         chosen = hidden.flatten(0, 1)[positions]
-        return score_tokens(chosen, head, targets, self.temperature, self.chunk_tokens, expected)
+        return score_tokens(chosen, head, targets, self.temperature, self.chunk_tokens, foresight)
 
     def reshard(self) -> None:
         """Give the root's gathered weights back; a forward pass without a backward one leaves them gathered."""

@@ -1,5 +1,6 @@
 """Log-probs of chosen tokens and what else their distributions tell, in chunks: never the logits of all tokens."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -7,6 +8,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 SAME_GRADIENT = 1e-5  # relative; further apart than this, gradients made beforehand are not those asked for
+# The gradient [c] that backward will bring for some log-probs [c], given these and where they stand among all.
+Foresight = Callable[[Tensor, slice], Tensor]
 
 
 class TokenScores(NamedTuple):
@@ -23,7 +26,7 @@ def score_tokens(  # noqa: PLR0913, PLR0917 - what a softmax needs, and its two 
     targets: Tensor,
     temperature: float,
     chunk_tokens: int,
-    expected: Tensor | None = None,
+    foresight: Foresight | None = None,
 ) -> TokenScores:
     """Log-probs of `targets` under softmax(hidden @ head.T / temperature), with entropy and square sum of that softmax.
 
@@ -33,13 +36,14 @@ def score_tokens(  # noqa: PLR0913, PLR0917 - what a softmax needs, and its two 
         targets: [n] token ids.
         temperature: the sampler's temperature.
         chunk_tokens: tokens whose [chunk, V] float32 logits may be held at once.
-        expected: [n] the gradient that backward will bring for the log-probs, where that is known. The logits then
-            serve for both passes, in float32 and float64. Without it, or when another gradient comes, backward
-            computes them once more; without it not where all of them fit into one chunk.
+        foresight: tells the gradient that backward will bring, where none waits for the log-probs of other tokens;
+            asked once about every token, a few at a time. The logits then serve for both passes, in float32 and
+            float64. Without it, or when another gradient comes, backward computes them once more; without it not
+            where all of them fit into one chunk.
     """
     if not torch.is_grad_enabled():  # a Function is told that gradients are wanted all the same
         hidden, head = hidden.detach(), head.detach()
-    return TokenScores(*_ChunkedScores.apply(hidden, head, targets, temperature, chunk_tokens, expected))  # type: ignore[no-untyped-call]
+    return TokenScores(*_ChunkedScores.apply(hidden, head, targets, temperature, chunk_tokens, foresight))  # type: ignore[no-untyped-call]
 
 
 class _ChunkedScores(torch.autograd.Function):
@@ -53,24 +57,26 @@ class _ChunkedScores(torch.autograd.Function):
         targets: Tensor,
         temperature: float,
         chunk_tokens: int,
-        expected: Tensor | None,
+        foresight: Foresight | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         wide = _wide(hidden)
         logprobs, entropy, square_sum, normalisers = (hidden.new_empty(len(targets), dtype=wide) for _ in range(4))
         chunk = _Chunk(hidden, head, chunk_tokens)
-        foreseen, kept, factors = None, None, None
-        if expected is not None and ctx.needs_input_grad[0] and hidden.dtype == head.dtype == wide:
-            expected = expected.to(wide)
-            foreseen, factors = (torch.empty_like(hidden), torch.zeros_like(head)), expected / -temperature
+        expected, foreseen, kept = None, None, None
+        factors: Foresight | None = None
+        if foresight is not None and ctx.needs_input_grad[0] and hidden.dtype == head.dtype == wide:
+            expected = torch.empty_like(logprobs)
+            foreseen = torch.empty_like(hidden), torch.zeros_like(head)
+            factors = _remembered(foresight, expected, -1 / temperature)
         elif any(ctx.needs_input_grad) and len(targets) <= chunk.num_tokens:
-            factors = hidden.new_ones(len(targets), dtype=wide)
+            factors = _ones
         for start in range(0, len(targets), chunk.num_tokens):
             part = slice(start, start + chunk.num_tokens)
             logits = chunk.logits(hidden[part], head, temperature)
-            scored = chunk.score(logits, targets[part], None if factors is None else factors[part])
+            scored = chunk.score(logits, targets[part], factors, start)
             logprobs[part], entropy[part], square_sum[part], normalisers[part] = scored
-            if foreseen is not None and factors is not None:
-                logits.scatter_add_(-1, targets[part, None], -factors[part, None])
+            if foreseen is not None and expected is not None:
+                logits.scatter_add_(-1, targets[part, None], expected[part, None] / temperature)
                 torch.mm(logits, head, out=foreseen[0][part])
                 foreseen[1].addmm_(logits.T, hidden[part])
             elif factors is not None:
@@ -135,10 +141,11 @@ class _Chunk:
             logits.copy_(hidden @ head.T)
         return logits if temperature == 1 else logits.div_(temperature)
 
-    def score(self, logits: Tensor, targets: Tensor, factors: Tensor | None) -> tuple[Tensor, ...]:
+    def score(self, logits: Tensor, targets: Tensor, factors: Foresight | None, first: int) -> tuple[Tensor, ...]:
         """[c] log-probs, entropies, square sums and normalisers.
 
-        The logits [c, V] are used up: afterwards they are the probabilities times `factors` [c], where there are any.
+        The logits [c, V] are used up: afterwards they are the probabilities times `factors`, where there are any, of
+        log-probs of which the chunk's stand at `first` and after it.
         """
         pieces = []
         for start in range(0, len(logits), len(self._exps)):
@@ -154,8 +161,23 @@ class _Chunk:
             entropy = log_total - shifted.mul_(exps).sum(-1) / total
             pieces.append((logprobs, entropy, square_sum, largest + log_total))
             if factors is not None:
-                torch.mul(exps, (factors[part] / total)[:, None], out=shifted)
+                factor = factors(logprobs, slice(first + start, first + start + len(shifted)))
+                torch.mul(exps, (factor / total)[:, None], out=shifted)
         return tuple(map(torch.cat, zip(*pieces, strict=True)))
+
+
+def _remembered(foresight: Foresight, expected: Tensor, factor: float) -> Foresight:
+    """What is foreseen times `factor`; it is left in `expected` [n] as it is."""
+
+    def tell(logprobs: Tensor, place: slice) -> Tensor:
+        expected[place] = foresight(logprobs, place)
+        return expected[place] * factor
+
+    return tell
+
+
+def _ones(logprobs: Tensor, place: slice) -> Tensor:
+    return torch.ones_like(logprobs)
 
 
 def _logits(hidden: Tensor, head: Tensor, temperature: float) -> Tensor:

@@ -15,6 +15,11 @@ CHUNK_MIB = 256
 LARGEST_PEAK, LARGEST_TIME = 1.5, 1.15
 LARGEST_GROWTH = 1.05  # of the peak, from a quarter of the tokens on: none but what is measured inexactly
 SCORER = ("-m", "orchestrator.bench.scorer")
+KINDS = {
+    "time in chunks / all logits at once": {"corrected": False, "foreseen": True},
+    "the same with a correction of tokens": {"corrected": True, "foreseen": True},
+    "the same with a correction of sequences": {"corrected": True, "foreseen": False},
+}
 
 
 def measure(tokens: int, timed_tokens: int, pairs: int) -> Result:
@@ -29,11 +34,11 @@ def measure(tokens: int, timed_tokens: int, pairs: int) -> Result:
     smaller, larger = (_first_pass({**settings, "tokens": num}) for num in (tokens // 4, tokens))
     with ExitStack() as stack:
         of_both = {**settings, "tokens": timed_tokens}
-        ours = stack.enter_context(bare_process(SCORER, {**of_both, "chunk_mib": CHUNK_MIB, "foreseen": True}))
-        again = stack.enter_context(bare_process(SCORER, {**of_both, "chunk_mib": CHUNK_MIB, "foreseen": False}))
         bare = stack.enter_context(bare_process("logprobs", of_both))
-        foreseen = interleaved(ours.seconds, bare.seconds, pairs)
-        twice = interleaved(again.seconds, bare.seconds, pairs, warm_ups=0)
+        timed = {}
+        for name, kind in KINDS.items():
+            ours = stack.enter_context(bare_process(SCORER, {**of_both, **kind, "chunk_mib": CHUNK_MIB}))
+            timed[name] = interleaved(ours.seconds, bare.seconds, pairs)
     return Result(
         benchmark="memory",
         settings={**settings, "tokens": tokens, "timed_tokens": timed_tokens, "chunk_mib": CHUNK_MIB},
@@ -49,13 +54,16 @@ def measure(tokens: int, timed_tokens: int, pairs: int) -> Result:
                 target=LARGEST_GROWTH,
             ),
             Figure(name=f"time of {tokens:,} tokens, in chunks", value=larger["seconds"], unit="s"),
-            Figure.ratio(f"time in chunks / all logits at once, {timed_tokens:,} tokens", foreseen, LARGEST_TIME),
-            Figure.ratio("the same where a correction waits for the log-probs", twice, None),
+            *(
+                Figure.ratio(name, measured, LARGEST_TIME if KINDS[name]["foreseen"] else None)
+                for name, measured in timed.items()
+            ),
         ),
     )
 
 
 def _first_pass(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What one forward and backward pass comes to in a fresh process, whose libraries few tokens have warmed up."""
-    with bare_process(SCORER, {**settings, "chunk_mib": CHUNK_MIB, "foreseen": True}) as process:
+    kind = next(iter(KINDS.values()))
+    with bare_process(SCORER, {**settings, **kind, "chunk_mib": CHUNK_MIB}) as process:
         return process.once()

@@ -1,6 +1,7 @@
 """The learners' log-probs as a process of its own, that answers as the bare programs do."""
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -8,11 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from actors.token_scores import score_tokens
+from actors.token_scores import Foresight, score_tokens
 
 MIB = 2**20
 WARM_UP_TOKENS = 8
 KIB = 1024
+LARGEST_WEIGHT = 2.0  # of a token's correction
 
 
 def main() -> None:
@@ -29,14 +31,21 @@ def main() -> None:
     head = torch.randn(vocabulary, width).mul_(0.02).requires_grad_()
     targets = torch.randint(0, vocabulary, (tokens,))
     weights = torch.randn(tokens)
+    sampled = torch.randn(tokens).mul_(0.1).sub_(math.log(vocabulary))  # log-probs of another engine
     chunk_tokens = settings["chunk_mib"] * MIB // (4 * vocabulary)
 
     def once(num: int) -> Tensor:
         hidden.grad = head.grad = None
-        expected = weights[:num] if settings["foreseen"] else None
-        scores = score_tokens(hidden[:num], head, targets[:num], 1.0, chunk_tokens, expected)
-        (scores.logprobs * weights[:num]).sum().backward()
+        scores = score_tokens(hidden[:num], head, targets[:num], 1.0, chunk_tokens, foresight)
+        (scores.logprobs * gradient(scores.logprobs.detach(), slice(0, num))).sum().backward()
         return scores.entropy.mean()
+
+    def gradient(logprobs: Tensor, place: slice) -> Tensor:
+        if not settings["corrected"]:
+            return weights[place]
+        return weights[place] * (logprobs - sampled[place]).exp_().clamp_(max=LARGEST_WEIGHT)
+
+    foresight: Foresight | None = gradient if settings["foreseen"] else None
 
     once(WARM_UP_TOKENS)
     hidden.grad = head.grad = None

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from plain_reference import full_log_softmax, plain_gradient
+from product_count import ProductCount
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from actors.config import AdvantageKind, LearnerConfig
@@ -212,6 +213,16 @@ def test_without_halves_nothing_is_estimated() -> None:
     _, reports = run(config, torch.float64, shard_batch(batch("grpo"), 1, 30))
     assert reports[0].halves == HalfSums()
     assert not {"gradient/signal", "gradient/noise", "gradient/noise_scale"} & decide(config, reports).metrics.keys()
+
+
+def test_weights_of_single_tokens_spare_a_product_that_weights_of_sequences_cost() -> None:
+    products = {}
+    for kind in CORRECTIONS:
+        with ProductCount() as count:
+            run(learner_config("token_mean", "grpo", kind), torch.float32, shard_batch(batch("grpo"), 1, 10_000))
+        products[kind] = count.products
+    assert products["none"] == products["token_tis"] == products["token_mask"]
+    assert products["none"] < products["sequence_tis"] == products["sequence_mask"] == products["geometric_mask"]
 
 
 def test_when_everything_is_dropped_the_step_is_empty() -> None:

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+from product_count import ProductCount
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from actors.token_scores import TokenScores, score_tokens
+from actors.token_scores import Foresight, TokenScores, score_tokens
 
 NUM_TOKENS, WIDTH, VOCABULARY = 7, 5, 11
 
@@ -34,6 +35,11 @@ def gradients(scores: TokenScores, weights: Tensor, *leaves: Tensor) -> list[Ten
     return [grad.double() for grad in torch.autograd.grad(total, leaves)]
 
 
+def known(gradient: Tensor) -> Foresight:
+    """Foresight of a gradient [n] that waits for nothing."""
+    return lambda logprobs, place: gradient[place]
+
+
 class LargestTensor(TorchDispatchMode):
     """Remembers the most elements that any result of an operation had."""
 
@@ -44,16 +50,6 @@ class LargestTensor(TorchDispatchMode):
         if isinstance(result, Tensor):
             self.numel = max(self.numel, result.numel())
         return result
-
-
-class ProductCount(TorchDispatchMode):
-    """Counts the products of matrices."""
-
-    products = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.products += func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm_, torch.ops.aten.addmm)
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
@@ -101,7 +97,7 @@ def test_a_gradient_that_was_foreseen_is_the_same_and_one_that_was_not_is_comput
 ) -> None:
     hidden, head, targets = inputs()
     weights = torch.linspace(-1.0, 2.0, NUM_TOKENS)
-    scores = score_tokens(hidden, head, targets, temperature, chunk_tokens, expected=foreseen * weights)
+    scores = score_tokens(hidden, head, targets, temperature, chunk_tokens, known(foreseen * weights))
     expected = reference(hidden, head, targets, temperature)
     torch.testing.assert_close(scores.logprobs.double(), expected.logprobs, rtol=0, atol=1e-5)
     ours, theirs = gradients(scores, weights, hidden, head), gradients(expected, weights, hidden, head)
@@ -111,10 +107,30 @@ def test_a_gradient_that_was_foreseen_is_the_same_and_one_that_was_not_is_comput
 def test_a_foreseen_gradient_spares_the_second_look_at_the_logits() -> None:
     hidden, head, targets = inputs()
     weights = torch.linspace(-1.0, 2.0, NUM_TOKENS)
-    scores = score_tokens(hidden, head, targets, 1.0, 3, expected=weights)
+    scores = score_tokens(hidden, head, targets, 1.0, 3, known(weights))
     with ProductCount() as count:
         gradients(scores, weights, hidden, head)
     assert count.products == 0
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 3, 8, NUM_TOKENS + 5])
+def test_a_gradient_that_hangs_on_each_tokens_log_prob_is_foreseen(chunk_tokens: int) -> None:
+    hidden, head, targets = inputs()
+    weights = torch.linspace(-1.0, 2.0, NUM_TOKENS)
+    asked: list[int] = []
+
+    def foresight(logprobs: Tensor, place: slice) -> Tensor:
+        asked.extend(range(place.start, place.stop))
+        return weights[place] * logprobs.exp()
+
+    scores = score_tokens(hidden, head, targets, 0.6, chunk_tokens, foresight)
+    assert asked == list(range(NUM_TOKENS))
+    with ProductCount() as count:
+        ours = gradients(scores, weights * scores.logprobs.detach().exp(), hidden, head)
+    assert count.products == 0
+    expected = reference(hidden, head, targets, 0.6)
+    theirs = gradients(expected, weights * expected.logprobs.detach().exp(), hidden, head)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_logits_that_all_fit_into_a_chunk_serve_for_both_passes() -> None:
@@ -129,8 +145,8 @@ def test_logits_that_all_fit_into_a_chunk_serve_for_both_passes() -> None:
 def test_a_second_backward_pass_gives_the_same_gradients(foreseen: bool) -> None:
     hidden, head, targets = inputs()
     weights = torch.linspace(-1.0, 2.0, NUM_TOKENS)
-    expected = weights if foreseen else None
-    total = (score_tokens(hidden, head, targets, 0.6, 2 * NUM_TOKENS, expected).logprobs * weights).sum()
+    foresight = known(weights) if foreseen else None
+    total = (score_tokens(hidden, head, targets, 0.6, 2 * NUM_TOKENS, foresight).logprobs * weights).sum()
     first = torch.autograd.grad(total, (hidden, head), retain_graph=True)
     torch.testing.assert_close(torch.autograd.grad(total, (hidden, head)), first, rtol=1e-5, atol=1e-5)
 
@@ -138,10 +154,10 @@ def test_a_second_backward_pass_gives_the_same_gradients(foreseen: bool) -> None
 def test_nothing_is_foreseen_where_no_gradient_is_wanted_or_sums_would_be_narrow() -> None:
     hidden, head, targets = inputs()
     with torch.no_grad(), ProductCount() as count:
-        score_tokens(hidden, head, targets, 1.0, 2 * NUM_TOKENS, expected=torch.ones(NUM_TOKENS))
+        score_tokens(hidden, head, targets, 1.0, 2 * NUM_TOKENS, known(torch.ones(NUM_TOKENS)))
     assert count.products == 1
     hidden, head, targets = inputs(dtype=torch.bfloat16)
-    scores = score_tokens(hidden, head, targets, 1.0, 3, expected=torch.ones(NUM_TOKENS))
+    scores = score_tokens(hidden, head, targets, 1.0, 3, known(torch.ones(NUM_TOKENS)))
     scores.logprobs.sum().backward()
     assert head.grad is not None and head.grad.dtype == torch.bfloat16
 
