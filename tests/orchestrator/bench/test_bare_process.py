@@ -37,7 +37,8 @@ def test_a_bare_program_answers_every_line_with_its_seconds(tmp_path: Path) -> N
 
 
 def test_the_memory_benchmarks_side_of_ours_tells_peak_and_time() -> None:
-    settings = {"tokens": 16, "width": 8, "vocabulary": 64, "threads": 1, "chunk_mib": 1, "foreseen": True, "corrected": True}
+    shape = {"tokens": 16, "width": 8, "vocabulary": 64, "threads": 1, "chunk_mib": 1}
+    settings = {**shape, "foreseen": True, "corrected": True}
     with bare_process(("-m", "orchestrator.bench.scorer"), settings) as process:
         answer = process.once()
     assert answer["seconds"] > 0 and answer["entropy"] > 0
