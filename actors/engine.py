@@ -8,6 +8,7 @@ from vllm import LLM, SamplingParams
 from vllm.config import WeightTransferConfig
 
 from actors.config import RolloutConfig
+from actors.embeddings import keep_unpacked
 from actors.messages import Response, SampleRequest
 
 
@@ -38,7 +39,7 @@ def build_engine(model: str, config: RolloutConfig, max_model_len: int, transfer
             "tensor_parallel_size": config.tensor_parallel_size,
             "distributed_executor_backend": "mp",
         }
-    return LLM(
+    engine = LLM(
         model,
         dtype=config.dtype,
         max_model_len=max_model_len,
@@ -49,6 +50,9 @@ def build_engine(model: str, config: RolloutConfig, max_model_len: int, transfer
         disable_log_stats=True,
         **on_device,
     )
+    if config.device == "cpu":
+        engine.apply_model(keep_unpacked)
+    return engine
 
 
 def sample(

@@ -34,8 +34,11 @@ def main() -> None:
         sent = time.perf_counter()
         if receive is not None:
             pieces = flat.view(torch.bfloat16).split([tensor.numel() for tensor in weights.values()])
-            named = zip(weights.items(), pieces, strict=True)
-            receive([(name, piece.view(tensor.shape)) for (name, tensor), piece in named])
+            named = {
+                name: piece.view(tensor.shape) for (name, tensor), piece in zip(weights.items(), pieces, strict=True)
+            }
+            # vLLM computes with a packed copy of a tied head, which would stay the old one
+            receive([*named.items(), ("lm_head.weight", named["model.embed_tokens.weight"])])
         ended = time.perf_counter()
         print(json.dumps({"broadcast": sent - started, "load": ended - sent, "seconds": ended - started}), flush=True)
 
