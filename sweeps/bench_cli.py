@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 bench_app = typer.Typer()
 
 JsonOption = Annotated[Path | None, typer.Option("--json", metavar="F.json", help="also write all measurements there")]
-STEP_PAIRS = {"demo": 9, "bigger": 3}  # a step of the bigger workload takes twenty seconds on either side
+STEP_PAIRS = {"demo": 15, "bigger": 3}  # a step of the bigger workload takes twenty seconds on either side
 WORKLOADS = tuple(STEP_PAIRS)
 SWEEP = Path(__file__).parents[1] / "examples" / "sweep.yaml"
 
@@ -83,7 +83,7 @@ def step(
         list[str] | None, typer.Option(metavar="NAME", help=f"{' or '.join(WORKLOADS)}; repeatable, default both")
     ] = None,
     pairs: Annotated[
-        int | None, typer.Option(min=1, help="steps of each side; default 9, of the bigger workload 3")
+        int | None, typer.Option(min=1, help="steps of each side; default 15, of the bigger workload 3")
     ] = None,
     trace: Annotated[
         Path | None,

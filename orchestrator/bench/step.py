@@ -29,7 +29,7 @@ from orchestrator.sampling import Sampler
 from orchestrator.step import TrainingStep
 from orchestrator.task_problems import TaskFiles, task_problems
 
-WARM_UPS = 2
+WARM_UPS = 1
 SEED = 0
 PHASES = ("rollout", "score", "gradients", "decide", "apply", "publish")
 
