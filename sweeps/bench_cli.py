@@ -118,12 +118,13 @@ def staleness(
 @bench_app.command(epilog="Example: evenkeel bench sweep --file my-sweep.yaml")
 def sweep(
     file: Annotated[Path, typer.Option(metavar="S.yaml", help="sweep file; default: the one of examples/")] = SWEEP,
+    trials: Annotated[int | None, typer.Option(min=1, help="that are run; default: as many as the file says")] = None,
     json: JsonOption = None,
 ) -> None:
     """A whole study, against trials that share no steps; in a folder that is removed afterwards."""
     from sweeps.sweep_bench import measure
 
-    _publish(measure(str(file)), json)
+    _publish(measure(str(file), trials), json)
 
 
 @bench_app.command(epilog="Example: evenkeel bench peer --workload bigger --turns 5")

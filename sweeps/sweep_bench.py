@@ -17,11 +17,12 @@ TARGET = 0.5  # steps that are trained, of those that the trials have
 TEMPORARY = ["parallel=1", "storage=null", "changes.tracking.uri=null", "changes.checkpoint.storage=null"]
 
 
-def measure(file: str) -> Result:
+def measure(file: str, trials: int | None = None) -> Result:
     """Run a study in a folder that is removed afterwards.
 
     Args:
         file: of the sweep.
+        trials: as many as are run; None: as the file says.
 
     Raises:
         ConfigError: the file, or its experiment, cannot be used.
@@ -29,9 +30,10 @@ def measure(file: str) -> Result:
     """
     with TemporaryDirectory(prefix="evenkeel-bench-") as place:
         runs = Path(place)
-        name = SweepFile.read(file, TEMPORARY).name
+        changes = [*TEMPORARY, *([] if trials is None else [f"trials={trials}"])]
+        name = SweepFile.read(file, changes).name
         started = time.perf_counter()
-        sweep(file, TEMPORARY, runs)
+        sweep(file, changes, runs)
         took_s = time.perf_counter() - started
         record = StudyRecord.read(runs / name)
         figures = tuple(figures_of(record, took_s, alone_s(record, runs)))

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from orchestrator.bench.bare_process import bare_process
-from orchestrator.bench.pairs import interleaved
+from orchestrator.bench.pairs import all_interleaved
 from orchestrator.bench.result import Figure, Result
 
 MIB = 2**20
@@ -35,10 +35,11 @@ def measure(tokens: int, timed_tokens: int, pairs: int) -> Result:
     with ExitStack() as stack:
         of_both = {**settings, "tokens": timed_tokens}
         bare = stack.enter_context(bare_process("logprobs", of_both))
-        timed = {}
-        for name, kind in KINDS.items():
-            ours = stack.enter_context(bare_process(SCORER, {**of_both, **kind, "chunk_mib": CHUNK_MIB}))
-            timed[name] = interleaved(ours.seconds, bare.seconds, pairs)
+        kinds = [
+            stack.enter_context(bare_process(SCORER, {**of_both, **kind, "chunk_mib": CHUNK_MIB}))
+            for kind in KINDS.values()
+        ]
+        timed = all_interleaved([process.seconds for process in kinds], bare.seconds, pairs)
     return Result(
         benchmark="memory",
         settings={**settings, "tokens": tokens, "timed_tokens": timed_tokens, "chunk_mib": CHUNK_MIB},
@@ -56,7 +57,7 @@ def measure(tokens: int, timed_tokens: int, pairs: int) -> Result:
             Figure(name=f"time of {tokens:,} tokens, in chunks", value=larger["seconds"], unit="s"),
             *(
                 Figure.ratio(name, measured, LARGEST_TIME if KINDS[name]["foreseen"] else None)
-                for name, measured in timed.items()
+                for name, measured in zip(KINDS, timed, strict=True)
             ),
         ),
     )

@@ -34,7 +34,7 @@ class Figure:
 
     @staticmethod
     def ratio(name: str, pairs: Pairs, target: float | None) -> "Figure":
-        """Ours over bare: of the medians, with the spread of the pairs."""
+        """Ours over bare: the median of the pairs and their spread."""
         return Figure(name=name, value=pairs.ratio, target=target, spread=pairs.ratios, pairs=pairs)
 
     @staticmethod

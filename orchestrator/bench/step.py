@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from actors.faults import Faults
 from actors.messages import LearnerShard, Response, SampleRequest
 from cluster.session import session
-from orchestrator.bench.bare_process import BareProcess, bare_process
+from orchestrator.bench.bare_process import BareProcess
 from orchestrator.bench.pairs import Pairs
 from orchestrator.bench.result import Figure, Result
 from orchestrator.bench.sync import VLLM_ENV
@@ -90,7 +90,9 @@ def _measured(workload: Workload, pairs: int, trace: Path | None) -> tuple[Secon
     """Seconds of each phase of each step and of the whole, and of each bare part."""
     ours: Seconds = {phase: [] for phase in (*PHASES, "step")}
     bare: Seconds = {"generate": [], "train": []}
-    with _step(workload, traced=trace is not None) as (witness, step), _bare(workload) as (generate, train):
+    with _bare(workload) as (generate, train), _step(workload, traced=trace is not None) as (witness, step):
+        for program in (generate, train):
+            program.answer()  # it is ready
         for number in range(-WARM_UPS, pairs):
             witness.calls, witness.sequences = [], []
             done = step.step(number + WARM_UPS, PhaseClock())
@@ -158,6 +160,7 @@ def _step(workload: Workload, *, traced: bool) -> Iterator[tuple[Witness, Traini
 
 @contextmanager
 def _bare(workload: Workload) -> Iterator[tuple[BareProcess, BareProcess]]:
+    """Both come up beside whatever the with-block begins with; their first answers say that they are ready."""
     rollout, learner = workload.config.rollout, workload.config.learner
     threads = len(os.sched_getaffinity(0))
     env = {**VLLM_ENV, "OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", str(SPINS))}
@@ -177,5 +180,7 @@ def _bare(workload: Workload) -> Iterator[tuple[BareProcess, BareProcess]]:
         "temperature": rollout.temperature,
     }
     with ExitStack() as stack:
-        generate = stack.enter_context(bare_process("generate", engine, of_engine))
-        yield generate, stack.enter_context(bare_process("train", trained, env))
+        programs = BareProcess.start("generate", engine, of_engine), BareProcess.start("train", trained, env)
+        for program in programs:
+            stack.callback(program.close)
+        yield programs

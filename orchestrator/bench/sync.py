@@ -47,7 +47,9 @@ def measure(mib: int, pairs: int) -> Result:
         model = make_model(Path(folder) / "model", hidden=HIDDEN, layers=layers, vocabulary=VOCABULARY)
         sent = weight_bytes(model.path)
         broadcasts, loads = [], []
-        with _crew(model) as crew, _bare(model.path, folder) as (sender, receiver):
+        with _bare(model.path, folder) as (sender, receiver), _crew(model) as crew:
+            for process in (sender, receiver):
+                process.answer()  # it is ready, the other one being there
 
             def ours() -> float:
                 started = time.perf_counter()
@@ -117,6 +119,4 @@ def _bare(model: str, folder: str) -> Iterator[tuple[BareProcess, BareProcess]]:
         sender, receiver = (BareProcess.start("weights", {**settings, "rank": rank}, env) for rank in (0, 1))
         for process in (sender, receiver):
             stack.callback(process.close)
-        for process in (sender, receiver):
-            process.answer()  # it is ready, the other one being there
         yield sender, receiver

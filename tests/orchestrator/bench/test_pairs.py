@@ -5,7 +5,7 @@ import doctest
 import pytest
 
 import orchestrator.bench.pairs
-from orchestrator.bench.pairs import Pairs, Spread, interleaved, timed
+from orchestrator.bench.pairs import Pairs, Spread, all_interleaved, interleaved, timed
 
 
 def test_the_examples_in_the_docstrings_are_true() -> None:
@@ -29,6 +29,26 @@ def test_one_disturbed_pair_moves_neither_the_ratio_nor_the_quartiles() -> None:
     pairs = Pairs(ours=(2.0, 2.0, 90.0, 2.0, 2.0), bare=(1.0, 1.0, 1.0, 1.0, 70.0))
     assert pairs.ratio == 2.0
     assert pairs.ratios == Spread(median=2.0, lower=2.0, upper=2.0)
+
+
+def test_the_ratio_is_that_of_pairs_whatever_the_machine_does_from_one_to_the_next() -> None:
+    assert Pairs(ours=(2.0, 20.0, 40.0), bare=(1.0, 10.0, 20.0)).ratio == 2.0
+    assert Pairs(ours=(2.0, 30.0, 8.0), bare=(1.0, 10.0, 4.0)).ratio == 2.0
+
+
+def test_what_several_things_are_compared_with_is_timed_once_for_all() -> None:
+    journal: list[str] = []
+
+    def side(name: str, seconds: float) -> float:
+        journal.append(name)
+        return seconds
+
+    both = [lambda: side("one", 3.0), lambda: side("two", 4.0)]
+    assert all_interleaved(both, lambda: side("bare", 2.0), pairs=1) == [
+        Pairs(ours=(3.0,), bare=(2.0,)),
+        Pairs(ours=(4.0,), bare=(2.0,)),
+    ]
+    assert journal == ["one", "two", "bare", "bare", "two", "one"]
 
 
 def test_a_single_measurement_is_its_own_spread() -> None:
