@@ -151,7 +151,6 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
     init_info_cls = GlooTrainerInitInfo
     client: UpdateClient
     source: BucketSource
-    _info: GlooUpdateInfo  # of every update
     _group: ProcessGroup | None = None
 
     @classmethod
@@ -166,7 +165,6 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
         if not isinstance(source, BucketSource):
             raise ValueError(f"the gloo weight transfer sends a BucketSource; {source} was given")
         engine = cls(client=client, source=source, is_sender=init_info.is_sender)
-        engine._info = GlooUpdateInfo.of(source)
         if engine.is_sender:
             engine._open(init_info)
         return engine
@@ -181,14 +179,15 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
 
     def send_weights(self) -> None:
         """Send all tensors of the source. Collective over the learner ranks."""
-        packed = self.source.packed(buckets(self._info.metadata(), BUCKET_BYTES))
+        info = GlooUpdateInfo.of(self.source)
+        packed = self.source.packed(buckets(info.metadata(), BUCKET_BYTES))
         if not self.is_sender:
             for _ in packed:
                 pass
             return
         in_force = None
         try:
-            in_force = self.client.begin_update(asdict(self._info))
+            in_force = self.client.begin_update(asdict(info))
             self._broadcast_all(packed)
             in_force(None)
         except BaseException as error:

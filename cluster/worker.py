@@ -201,8 +201,13 @@ class Worker:
         return Call(worker=self, method="host", ref=self._beside(_host))
 
     def strike(self, signum: signal.Signals) -> None:
-        """Have it send itself a signal, at once and whatever it is at: a fault on purpose."""
-        self._beside(_signal_itself, signum)
+        """Have it get a signal, whatever it is at: a fault on purpose. On this machine it has got it on return."""
+        process = self._process_here()
+        if process is None:
+            self._beside(_signal_itself, signum)
+            return
+        with suppress(psutil.Error):
+            process.send_signal(signum)
 
     def kill(self) -> None:
         """End it, even when it is stopped."""
