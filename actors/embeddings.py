@@ -12,7 +12,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
 
 
 class OnlyLookedUp(UnquantizedEmbeddingMethod):
-    """vLLM packs embeddings as if they were output heads: as much memory again, and a third of the time of a load."""
+    """vLLM packs embeddings as if they were output heads: as much memory again, and time at every update."""
 
     def process_weights_after_loading(self, layer: Any) -> None:
         """Have a product computed from the weights as they are, should one be asked for after all."""

@@ -124,7 +124,7 @@ class GradientPass:
 
         def foresight(logprobs: Tensor, place: slice) -> Tensor:
             values = unweighted[place]
-            if correction.kind != "none":
+            if correction.kind != "none":  # which needs no copy from a GPU
                 train = logprobs.cpu().numpy()
                 values = values * correction.weigh(train, rollout[place], [train.size]).weights
             return _like(logprobs, values)

@@ -148,7 +148,7 @@ class Pool(Generic[W]):
         self.respawn(range(len(self)))
 
     def strike(self, index: int, signum: signal.Signals) -> None:
-        """Have a worker send itself a signal, at once: a fault on purpose."""
+        """Have a worker get a signal, at once: a fault on purpose."""
         self.workers[index].strike(signum)
 
     def close(self) -> None:
